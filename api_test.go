@@ -1,0 +1,111 @@
+package snapshot_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"etcd.example/snapshot"
+)
+
+// documented is the documented API; it must never fail to compile.
+type documented interface {
+	Save(ctx context.Context, cfg clientv3.Config, dbPath string) error
+	Status(dbPath string) (snapshot.Status, error)
+	Restore(cfg snapshot.RestoreConfig) error
+}
+
+var (
+	_ documented                                    = snapshot.Manager(nil)
+	_ snapshot.Manager                              = documented(nil)
+	_ func(*zap.Logger) snapshot.Manager            = snapshot.NewV3
+	_ func(...snapshot.Option) *snapshot.V3Manager  = snapshot.New
+	_ func(*zap.Logger) snapshot.Option             = snapshot.WithLogger
+	_ func(func(snapshot.Progress)) snapshot.Option = snapshot.WithProgress
+	_ func(time.Duration) snapshot.Option           = snapshot.WithStallTimeout
+	_ snapshot.Manager                              = (*snapshot.V3Manager)(nil)
+	_                                               = snapshot.RestoreConfig{SnapshotPath: "", Name: "", OutputDataDir: "", OutputWALDir: "", PeerURLs: []string{}, InitialCluster: "", InitialClusterToken: "", SkipHashCheck: false, InitialMmapSize: uint64(0), RevisionBump: uint64(0), MarkCompacted: false, AllowEmptyDataDir: false}
+	_                                               = snapshot.Status{Hash: uint32(0), Revision: int64(0), TotalKey: int(0), TotalSize: int64(0), Version: ""}
+	_                                               = snapshot.Saved{Size: int64(0), SHA256: [32]byte{}, Version: "", Took: time.Duration(0)}
+	_ error                                         = &snapshot.Error{Op: "", Path: "", Err: error(nil)}
+)
+
+var _ interface {
+	documented
+	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
+	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
+	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
+	RestoreContext(ctx context.Context, cfg snapshot.RestoreConfig) error
+	RestoreFrom(ctx context.Context, r io.Reader, cfg snapshot.RestoreConfig) error
+} = (*snapshot.V3Manager)(nil)
+
+// fields are a struct's fields in order, as callers of unkeyed literals and of
+// encoding/json see them.
+func fields(v any) []string {
+	var list []string
+	for f := range reflect.TypeOf(v).Fields() {
+		list = append(list, fmt.Sprintf("%s %s %q", f.Name, f.Type, f.Tag))
+	}
+	return list
+}
+
+func TestDocumentedFields(t *testing.T) {
+	require.Equal(t, []string{
+		`Hash uint32 "json:\"hash\""`,
+		`Revision int64 "json:\"revision\""`,
+		`TotalKey int "json:\"totalKey\""`,
+		`TotalSize int64 "json:\"totalSize\""`,
+		`Version string "json:\"version\""`,
+	}, fields(snapshot.Status{}))
+	require.Equal(t, []string{
+		`SnapshotPath string ""`,
+		`Name string ""`,
+		`OutputDataDir string ""`,
+		`OutputWALDir string ""`,
+		`PeerURLs []string ""`,
+		`InitialCluster string ""`,
+		`InitialClusterToken string ""`,
+		`SkipHashCheck bool ""`,
+		`InitialMmapSize uint64 ""`,
+		`RevisionBump uint64 ""`,
+		`MarkCompacted bool ""`,
+		`AllowEmptyDataDir bool ""`,
+		`DropAlarms bool ""`,
+	}, fields(snapshot.RestoreConfig{}))
+}
+
+func TestStatusJSON(t *testing.T) {
+	b, err := json.Marshal(snapshot.Status{Hash: 1, Revision: 2, TotalKey: 3, TotalSize: 4, Version: "3.7.0"})
+	require.NoError(t, err)
+	require.JSONEq(t, `{"hash":1,"revision":2,"totalKey":3,"totalSize":4,"version":"3.7.0"}`, string(b))
+}
+
+// Every error is an *Error that says what was done to what, and shows its cause.
+func TestError(t *testing.T) {
+	_, err := snapshot.New().Status("/does/not/exist")
+	var e *snapshot.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "status", e.Op)
+	require.Equal(t, "/does/not/exist", e.Path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, "snapshot: status /does/not/exist: ")
+	require.Equal(t, "snapshot: save: x", (&snapshot.Error{Op: "save", Err: errors.New("x")}).Error())
+}
+
+func TestNilLoggerIsSilent(t *testing.T) {
+	for _, m := range []snapshot.Manager{snapshot.NewV3(nil), snapshot.New(snapshot.WithLogger(nil)), snapshot.New()} {
+		_, err := m.Status("/does/not/exist")
+		require.Error(t, err)
+		require.Error(t, m.Restore(snapshot.RestoreConfig{SnapshotPath: "/does/not/exist"}))
+	}
+}

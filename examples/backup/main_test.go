@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// backup runs the program and returns what it printed.
+func backup(args ...string) (string, error) {
+	var out bytes.Buffer
+	err := run(context.Background(), args, &out)
+	return out.String(), err
+}
+
+// savedThrice returns a directory with the last two of three backups, of which
+// the n-th holds n keys.
+func savedThrice(t *testing.T) (dir string, names []string) {
+	t.Helper()
+	etcd := snaptest.Start(t)
+	dir = filepath.Join(t.TempDir(), "backups")
+	for i := range 3 {
+		_, err := etcd.Client().Put(context.Background(), fmt.Sprintf("key%d", i), "value")
+		require.NoError(t, err)
+		out, err := backup("save", "-endpoint", etcd.Endpoint(), "-dir", dir, "-keep", "2")
+		require.NoError(t, err)
+		require.Contains(t, out, "\rdownload      0 of 0 MB ")
+		require.Regexp(t, regexp.MustCompile(fmt.Sprintf(
+			`saved \d{8}T\d{6}\.\d{6}Z-rev%d\.db\.gz: \d+ bytes, SHA-256 [0-9a-f]{64}\n$`, i+2)), out)
+	}
+	names = snaptest.TreeList(t, dir)
+	require.Len(t, names, 2, "the newest two, and no partial file")
+	require.Contains(t, names[0], "-rev3.")
+	require.Contains(t, names[1], "-rev4.")
+	return dir, names
+}
+
+func restoreArgs(dir, dataDir string) []string {
+	return []string{"restore", "-dir", dir, "-name", "m1", "-data-dir", dataDir,
+		"-initial-cluster", "m1=http://127.0.0.1:2380,m2=http://127.0.0.1:2381"}
+}
+
+func TestSaveAndRestore(t *testing.T) {
+	snaptest.NoLeaks(t)
+	dir, names := savedThrice(t)
+	dataDir := filepath.Join(t.TempDir(), "etcd")
+	out, err := backup("restore", "-dir", dir, "-name", "m1", "-data-dir", dataDir, "-initial-cluster", "m1=http://127.0.0.1:2380")
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(out, "restored "+names[1]+"\n"), out)
+
+	etcd := snaptest.Start(t, snaptest.From(dataDir, ""), snaptest.With(func(c *snaptest.Config) { c.Name = "m1" }))
+	for i := range 3 {
+		got, err := etcd.Client().Get(context.Background(), fmt.Sprintf("key%d", i))
+		require.NoError(t, err)
+		require.Len(t, got.Kvs, 1)
+	}
+}
+
+func TestRestoreSkipsDamaged(t *testing.T) {
+	dir, names := savedThrice(t)
+	newest := filepath.Join(dir, names[1])
+	sound, err := os.ReadFile(newest)
+	require.NoError(t, err)
+	for name, damage := range map[string]func([]byte) []byte{
+		"empty":             func(b []byte) []byte { return nil },
+		"cut in the header": func(b []byte) []byte { return b[:5] },
+		"cut":               func(b []byte) []byte { return b[:len(b)/2] },
+		"no gzip":           func(b []byte) []byte { return bytes.Repeat([]byte("x"), 1000) },
+		"overwritten":       func(b []byte) []byte { copy(b[len(b)/2:], bytes.Repeat([]byte{0xff}, 300)); return b },
+		"flipped bit":       func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
+		"wrong gzip digest": func(b []byte) []byte { b[len(b)-8] ^= 1; return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(newest, damage(bytes.Clone(sound)), 0o600))
+			target := t.TempDir()
+			out, err := backup(restoreArgs(dir, filepath.Join(target, "etcd"))...)
+			require.NoError(t, err)
+			require.Contains(t, out, "skipped "+names[1]+": ")
+			require.True(t, strings.HasSuffix(out, "restored "+names[0]+"\n"), out)
+			require.FileExists(t, filepath.Join(target, "etcd", "member", "snap", "db"))
+		})
+	}
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, names[0]), nil, 0o600))
+	require.NoError(t, os.WriteFile(newest, nil, 0o600))
+	target := t.TempDir()
+	_, err = backup(restoreArgs(dir, filepath.Join(target, "etcd"))...)
+	require.EqualError(t, err, "no sound backup in "+dir)
+	require.Empty(t, snaptest.TreeList(t, target))
+}
+
+// TestRestoreStops: where every backup would fail alike, none is called damaged.
+func TestRestoreStops(t *testing.T) {
+	dir, _ := savedThrice(t)
+	target := t.TempDir()
+	out, err := backup(restoreArgs(dir, target)...)
+	require.ErrorIs(t, err, snapshot.ErrExists)
+	require.NotContains(t, out, "skipped")
+	_, err = backup("restore", "-dir", dir, "-name", "m9", "-data-dir", filepath.Join(target, "etcd"))
+	require.ErrorIs(t, err, snapshot.ErrConfig)
+	require.Empty(t, snaptest.TreeList(t, target))
+}
+
+func TestSaveFails(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	args := []string{"save", "-endpoint", snaptest.FreePeerURLs(t, 1)[0], "-dir", dir}
+	require.ErrorIs(t, run(ctx, args, &bytes.Buffer{}), context.DeadlineExceeded)
+	require.Empty(t, snaptest.TreeList(t, dir), "no partial file")
+
+	// An old backup that cannot be removed is told; the new one stays.
+	stuck := filepath.Join(dir, "0-rev1"+suffix)
+	require.NoError(t, os.MkdirAll(filepath.Join(stuck, "full"), 0o700))
+	out, err := backup("save", "-endpoint", snaptest.Start(t).Endpoint(), "-dir", dir, "-keep", "1")
+	require.ErrorContains(t, err, "remove old backups: remove "+stuck)
+	require.Contains(t, out, "saved ")
+	require.Len(t, snaptest.TreeList(t, dir), 3)
+
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = backup("save", "-dir", file)
+	require.ErrorContains(t, err, file)
+}
+
+func TestArguments(t *testing.T) {
+	for want, args := range map[string][]string{
+		"want a command":                  nil,
+		`command: got "purge"`:            {"purge"},
+		"keep: got 0, want 1 or more":     {"save", "-keep", "0"},
+		"flag provided but not defined":   {"restore", "-keep", "1"},
+		`unexpected argument "now"`:       {"save", "now"},
+		`unexpected argument "something"`: {"restore", "something"},
+		"no sound backup in /nonexistent": {"restore", "-dir", "/nonexistent"},
+		"flag: help requested":            {"save", "-h"},
+	} {
+		_, err := backup(args...)
+		require.ErrorContains(t, err, want)
+	}
+}

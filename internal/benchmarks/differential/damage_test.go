@@ -1,0 +1,104 @@
+package differential_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	damagedFiles = flag.Int("damaged", 200, "number of damaged files to compare the answers on")
+	damagedFirst = flag.Int("damaged-first", 0, "number of the first damaged file, to repeat one")
+)
+
+// TestStatusOfDamagedFiles holds ours against bbolt's checker and etcd's Status
+// on files with random wounds: what they refuse or do not survive, ours
+// refuses; what they accept, ours accepts with the same answer, or refuses as
+// corrupt because it checks more.
+func TestStatusOfDamagedFiles(t *testing.T) {
+	bases := [][]byte{
+		churn(200).Bytes(t, false),
+		churn(400).Fragment().WithFreelist(true).Bytes(t, false),
+		large(30, 6000).Put("a", "b").Bytes(t, true),
+		large(5600, 8).Bytes(t, false), // two levels of branch pages
+		synthetic["nested buckets"]().AuthUser("root", "root").Bytes(t, true),
+		churn(300).Compact(150).Bump(1000).PageSize(16<<10).Bytes(t, false),
+	}
+	path := filepath.Join(t.TempDir(), "damaged.db")
+	ref := startReference(t)
+	defer ref.stop()
+
+	var n struct{ refused, died, hung, same, stricter, undecoded int }
+	for i := *damagedFirst; i < *damagedFirst+*damagedFiles; i++ {
+		rng := rand.New(rand.NewPCG(8, uint64(i)))
+		data, wound := snaptest.Mutate(rng, bytes.Clone(bases[i%len(bases)]))
+		if rng.IntN(2) == 0 {
+			snaptest.FixTrailerBytes(data)
+		}
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+
+		v := ref.judge(t, path)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		got, err := snapshot.New().StatusContext(ctx, path)
+		require.NoError(t, ctx.Err(), "file %d (%s): hangs", i, wound)
+		_, verifyErr := snapshot.New().Verify(ctx, path)
+		cancel()
+
+		if err != nil {
+			require.ErrorIs(t, err, snapshot.ErrCorrupt, "file %d (%s)", i, wound)
+			require.Zero(t, got, "file %d (%s)", i, wound)
+			require.Error(t, verifyErr, "file %d (%s): Verify accepts what Status refuses: %v", i, wound, err)
+		}
+		switch {
+		case v.Died != "":
+			if v.Died == hangs {
+				n.hung++
+			}
+			n.died++
+			require.Error(t, err, "file %d (%s): etcd %s", i, wound, v.Died)
+		case v.CheckError != "":
+			n.refused++
+			require.Error(t, err, "file %d (%s): bbolt finds %s", i, wound, v.CheckError)
+		case v.StatusError != "":
+			n.undecoded++
+			require.Error(t, err, "file %d (%s): etcd finds %s", i, wound, v.StatusError)
+		case err != nil:
+			n.stricter++
+		default:
+			n.same++
+			require.Equal(t, snapshot.Status(v.Status), got, "file %d (%s)", i, wound)
+		}
+	}
+	t.Logf("%d files: bbolt refuses %d, etcd refuses another %d, does not survive %d (%d of them hang); ours refuses all of these; of the rest it gives the same answer for %d and is stricter on %d",
+		*damagedFiles, n.refused, n.undecoded, n.died, n.hung, n.same, n.stricter)
+	require.NotZero(t, n.refused+n.died, "no damage was found")
+}
+
+// The reference must see damage and soundness, and outlive what it can.
+func TestReference(t *testing.T) {
+	ref := startReference(t)
+	defer ref.stop()
+	path := churn(50).Write(t, filepath.Join(t.TempDir(), "db"), false)
+
+	v := ref.judge(t, path)
+	require.Equal(t, verdict{Status: v.Status}, v)
+	require.Equal(t, churn(50).LiveKeys(), v.Status.TotalKey)
+
+	require.NoError(t, ref.cmd.Process.Kill())
+	require.Equal(t, v, ref.judge(t, path), "the death of a process is not put down to the file")
+
+	snaptest.Truncate(t, path, 100)
+	require.NotEmpty(t, ref.judge(t, path).CheckError)
+
+	deadly := without(churn(10), "meta").Write(t, filepath.Join(t.TempDir(), "db"), false)
+	require.Contains(t, ref.judge(t, deadly).Died, "panic")
+}

@@ -1,0 +1,41 @@
+package boltfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrLocked: another process has the database open for writing.
+var ErrLocked = errors.New("locked by another process")
+
+// ErrNotRegular: the path names something that is not a file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// OpenFile opens the file at path for reading, following symbolic links. It
+// takes bbolt's shared lock, which lasts until the file is closed, so that no
+// etcd opens the file meanwhile. A file that one holds is ErrLocked at once; a
+// directory, a fifo or a device is ErrNotRegular.
+func OpenFile(path string) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|openNonblock, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := checkFile(f)
+	if err != nil {
+		_ = f.Close() // only read from
+		return nil, 0, err
+	}
+	return f, size, nil
+}
+
+func checkFile(f *os.File) (size int64, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return 0, fmt.Errorf("%w: %s", ErrNotRegular, info.Mode())
+	}
+	return info.Size(), lockShared(f)
+}

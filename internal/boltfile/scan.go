@@ -1,0 +1,196 @@
+package boltfile
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Bucket is a bucket of the top level.
+type Bucket struct {
+	Name  string
+	Index int // in key order, from 0
+}
+
+// Visitor sees the elements of one piece of a bucket: leaf pages that follow
+// one another in key order. Pieces are numbered from 0 in key order; several
+// are visited at once, each by one goroutine. An error ends the scan.
+type Visitor interface {
+	// Leaf is called with each leaf page in turn.
+	Leaf(*Leaf) error
+	// Large is called instead for each element of a leaf page that is too large
+	// to be held in memory. The value is empty for a nested bucket.
+	Large(key []byte, value *io.SectionReader) error
+	// Done is called after the last one.
+	Done() error
+}
+
+// Options change how a Scan works. The zero value is fine.
+type Options struct {
+	// Visit makes the visitor of a piece of a bucket of the top level. It is
+	// called by several goroutines. Nil, also as its result, checks only.
+	Visit func(b Bucket, piece int) Visitor
+	// Read is told how many bytes were read, by several goroutines.
+	Read func(n int64)
+}
+
+// MaxBuckets is how many buckets the top level of a database may hold. An etcd
+// has ten.
+const MaxBuckets = 1 << 16
+
+// Scan reads every page that is in use once, checks the structure of the whole
+// database and shows the elements of each bucket of the top level to visitors.
+// It returns which pages are in use, and the buckets in key order.
+//
+// Errors are *CorruptError, *ShortError when the file shrinks meanwhile, the
+// reader's, the visitors' and the context's. Where several pages are damaged,
+// the same one is reported each time. The buffers have 256 KiB for each
+// processor, up to 4 MiB when leaf pages are that large.
+func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
+	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read}
+	if s.visit == nil {
+		s.visit = func(Bucket, int) Visitor { return nil }
+	}
+	if s.read == nil {
+		s.read = func(int64) {}
+	}
+	w := s.newWorker()
+
+	freelist, err := w.claimFreelist()
+	if err != nil {
+		return nil, nil, err
+	}
+	top, err := w.topLevel()
+	if err != nil {
+		return nil, nil, err
+	}
+	buckets := make([]Bucket, len(top))
+	for i, t := range top {
+		buckets[i] = t.bucket
+	}
+	if err := s.visitBuckets(w, top); err != nil {
+		return nil, nil, err
+	}
+	if err := s.checkNested(w); err != nil {
+		return nil, nil, err
+	}
+	if db.meta.freelist != noFreelist {
+		if err := s.usage.checkFreelist(&w.window, freelist); err != nil {
+			return nil, nil, err
+		}
+	}
+	return s.usage, buckets, nil
+}
+
+// scan is what the workers of one Scan share.
+type scan struct {
+	ctx   context.Context
+	db    *DB
+	usage *Usage
+	visit func(Bucket, int) Visitor
+	read  func(int64)
+
+	mu     sync.Mutex
+	nested []Pgid // roots of nested buckets still to be checked
+}
+
+// piece is the unit of work: one leaf page, one inline page, or a branch page
+// whose children are leaf pages.
+type piece struct {
+	child
+	branch bool
+	inline []byte     // the page of an inline bucket
+	of     *topBucket // nil in a nested bucket
+	number int        // in the bucket
+}
+
+// topBucket is a bucket of the top level with where its elements are.
+type topBucket struct {
+	bucket Bucket
+	root   Pgid
+	inline []byte
+}
+
+func (s *scan) visitBuckets(w *worker, top []topBucket) error {
+	var pieces []piece
+	for i := range top {
+		own := []piece{{inline: top[i].inline}}
+		if top[i].root != 0 {
+			var err error
+			if own, err = w.split(top[i].root); err != nil {
+				return err
+			}
+		}
+		for n := range own {
+			own[n].of, own[n].number = &top[i], n
+		}
+		pieces = append(pieces, own...)
+	}
+	return s.run(w, pieces)
+}
+
+// checkNested checks the buckets inside buckets, level by level. etcd has none,
+// and a file can nest them as deep as it has pages.
+func (s *scan) checkNested(w *worker) error {
+	for len(s.nested) > 0 {
+		roots := s.nested
+		s.nested = nil
+		for _, root := range roots {
+			pieces, err := w.split(root)
+			if err != nil {
+				return err
+			}
+			if err := s.run(w, pieces); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// run works the pieces off on all processors, in order. Of several errors it
+// returns that of the first piece: no piece is begun after an error, and those
+// before it have been begun.
+func (s *scan) run(first *worker, pieces []piece) error {
+	workers := min(runtime.GOMAXPROCS(0), len(pieces))
+	if workers <= 1 {
+		for i := range pieces {
+			if err := first.piece(&pieces[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+
+	var (
+		next   atomic.Int64
+		failed atomic.Bool
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		at     = len(pieces)
+		err    error
+	)
+	for range workers {
+		wg.Go(func() {
+			w := s.newWorker()
+			for !failed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(pieces) {
+					return
+				}
+				if e := w.piece(&pieces[i]); e != nil {
+					failed.Store(true)
+					mu.Lock()
+					if i < at {
+						at, err = i, e
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return err
+}

@@ -1,0 +1,305 @@
+package boltfile
+
+import (
+	"bytes"
+	"io"
+)
+
+// worker walks pages on one goroutine.
+type worker struct {
+	*scan
+	window   window
+	leaf     Leaf
+	children []child
+}
+
+func (s *scan) newWorker() *worker {
+	return &worker{scan: s, window: window{r: s.db.r, end: s.db.Size(), counted: s.read}}
+}
+
+// header reads the header of a page and, while at it, ahead bytes of what
+// follows.
+func (w *worker) header(id Pgid, ahead int64) (header, error) {
+	if err := w.ctx.Err(); err != nil {
+		return header{}, err
+	}
+	b, err := w.window.bytes(int64(id)*w.db.pageSize, pageHeaderSize, ahead)
+	if err != nil {
+		return header{}, err
+	}
+	return parseHeader(b), nil
+}
+
+// pages returns a claimed page together with its overflow pages.
+func (w *worker) pages(id Pgid, h header) ([]byte, error) {
+	n := (int64(h.overflow) + 1) * w.db.pageSize
+	return w.window.bytes(int64(id)*w.db.pageSize, n, n)
+}
+
+// branch reads and claims a branch page and appends its children to into.
+func (w *worker) branch(ref child, into []child) ([]child, error) {
+	h, err := w.header(ref.id, w.db.pageSize)
+	if err != nil {
+		return into, err
+	}
+	if h.flags != flagBranch {
+		return into, corrupt(ref.id, "type %#x where a branch page should be", h.flags)
+	}
+	if err := w.usage.claim(h, ref.id); err != nil {
+		return into, err
+	}
+	if n := (int64(h.overflow) + 1) * w.db.pageSize; n > maxBranch {
+		return into, corrupt(ref.id, "branch page of %d bytes", n)
+	}
+	page, err := w.pages(ref.id, h)
+	if err != nil {
+		return into, err
+	}
+	return w.db.parseBranch(page, ref, h, into)
+}
+
+// split cuts the tree below root into pieces. It reads the branch pages down to
+// the last level but one: the pages below, nearly the whole file, are for the
+// workers. Each round claims the pages of a level, so it comes to an end.
+func (w *worker) split(root Pgid) ([]piece, error) {
+	if !w.db.inUse(root) {
+		return nil, corrupt(root, "root of a bucket, high-water mark %d", w.db.meta.highWater)
+	}
+	h, err := w.header(root, w.db.pageSize)
+	if err != nil {
+		return nil, err
+	}
+	level := []child{{id: root}}
+	if h.flags == flagLeaf {
+		return []piece{{child: level[0]}}, nil
+	}
+	for {
+		last, err := w.aboveLeaves(level[0])
+		if err != nil {
+			return nil, err
+		}
+		if last {
+			break
+		}
+		var below []child
+		for _, ref := range level {
+			if below, err = w.branch(ref, below); err != nil {
+				return nil, err
+			}
+		}
+		level = below
+	}
+	pieces := make([]piece, len(level))
+	for i, ref := range level {
+		pieces[i] = piece{child: ref, branch: true}
+	}
+	return pieces, nil
+}
+
+// aboveLeaves says whether the children of a branch page are leaf pages, going
+// by the first. That the others are of the same kind is checked when they are
+// read.
+func (w *worker) aboveLeaves(ref child) (bool, error) {
+	h, err := w.header(ref.id, w.db.pageSize)
+	if err != nil {
+		return false, err
+	}
+	if h.flags != flagBranch || h.count == 0 {
+		return true, nil // the worker that reads it says what is wrong
+	}
+	b, err := w.window.bytes(int64(ref.id)*w.db.pageSize+pageHeaderSize, elementSize, 0)
+	if err != nil {
+		return false, err
+	}
+	first := Pgid(order.Uint64(b[8:]))
+	if !w.db.inUse(first) {
+		return true, nil
+	}
+	h, err = w.header(first, w.db.pageSize)
+	return h.flags != flagBranch, err
+}
+
+func (w *worker) piece(p *piece) error {
+	var v Visitor
+	if p.of != nil {
+		v = w.visit(p.of.bucket, p.number)
+	}
+	if v == nil {
+		v = noVisitor{}
+	}
+	if err := w.pieceLeaves(p, v); err != nil {
+		return err
+	}
+	return v.Done()
+}
+
+func (w *worker) pieceLeaves(p *piece, v Visitor) error {
+	switch {
+	case p.inline != nil:
+		if err := w.leaf.parseInline(p.inline, p.id); err != nil {
+			return err
+		}
+		return v.Leaf(&w.leaf)
+	case !p.branch:
+		return w.leafPage(p.child, w.db.pageSize, v)
+	}
+	var err error
+	if w.children, err = w.branch(p.child, w.children[:0]); err != nil {
+		return err
+	}
+	var run int64 // bytes of neighbours that are best read together
+	for i, ref := range w.children {
+		if run <= 0 {
+			run = w.runFrom(i)
+		}
+		if err := w.leafPage(ref, run, v); err != nil {
+			return err
+		}
+		if i+1 < len(w.children) {
+			run -= int64(w.children[i+1].id-ref.id) * w.db.pageSize
+		}
+	}
+	return nil
+}
+
+// runFrom returns how many bytes from child i on hold children that follow one
+// another in the file, with at most small gaps. Overflow pages look like gaps.
+func (w *worker) runFrom(i int) int64 {
+	const maxGap = 8
+	start := w.children[i].id
+	end := start + 1
+	for _, next := range w.children[i+1:] {
+		if next.id < end || next.id > end+maxGap || int64(next.id+1-start)*w.db.pageSize > windowSize {
+			break
+		}
+		end = next.id + 1
+	}
+	return int64(end-start) * w.db.pageSize
+}
+
+func (w *worker) leafPage(ref child, ahead int64, v Visitor) error {
+	h, err := w.header(ref.id, ahead)
+	if err != nil {
+		return err
+	}
+	if h.flags != flagLeaf {
+		return corrupt(ref.id, "type %#x where a leaf page should be", h.flags)
+	}
+	if err := w.usage.claim(h, ref.id); err != nil {
+		return err
+	}
+	if (int64(h.overflow)+1)*w.db.pageSize > maxHeldLeaf {
+		return w.largeLeaf(ref, h, v)
+	}
+	page, err := w.pages(ref.id, h)
+	if err != nil {
+		return err
+	}
+	lay, err := w.leaf.parse(page, ref.id, int(h.count))
+	if err != nil {
+		return err
+	}
+	if err := lay.finish(h.overflow, w.db.pageSize); err != nil {
+		return err
+	}
+	if n := w.leaf.Len(); n > 0 {
+		if err := checkRange(ref.id, w.leaf.Key(0), w.leaf.Key(n-1), ref.low, ref.high); err != nil {
+			return err
+		}
+	}
+	for i := 0; w.leaf.Buckets > 0 && i < w.leaf.Len(); i++ {
+		if w.leaf.IsBucket(i) {
+			if err := w.nestedBucket(w.leaf.Value(i), ref.id, i); err != nil {
+				return err
+			}
+		}
+	}
+	return v.Leaf(&w.leaf)
+}
+
+// nestedBucket notes the bucket in element i of leaf page id for later, or
+// checks it at once when it is inline.
+func (w *worker) nestedBucket(value []byte, id Pgid, i int) error {
+	root, inline, err := parseBucket(value, id, i)
+	if err != nil {
+		return err
+	}
+	if root == 0 {
+		var l Leaf
+		return l.parseInline(inline, id)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.nested) > int(w.db.meta.highWater) {
+		return corrupt(id, "more nested buckets than pages")
+	}
+	w.nested = append(w.nested, root)
+	return nil
+}
+
+// largeLeaf is leafPage for a leaf that is not held in memory: its table is,
+// and each key, but the values are shown as parts of the file.
+func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
+	off := int64(ref.id) * w.db.pageSize
+	lay, err := startLayout(ref.id, int(h.count), (int64(h.overflow)+1)*w.db.pageSize)
+	if err != nil {
+		return err
+	}
+	table := make([]byte, lay.next)
+	if err := readFull(w.db.r, table, off); err != nil {
+		return err
+	}
+	var previous []byte
+	for i := range int(h.count) {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		e := element(table, i)
+		start := off + lay.next
+		if err := lay.element(i, int64(e.at), int64(e.pos), int64(e.keySize), int64(e.valueSize)); err != nil {
+			return err
+		}
+		key := make([]byte, e.keySize)
+		if err := readFull(w.db.r, key, start); err != nil {
+			return err
+		}
+		if i > 0 && bytes.Compare(previous, key) >= 0 {
+			return corrupt(ref.id, "element %d: key %x does not follow %x", i, clip(key), clip(previous))
+		}
+		if err := checkRange(ref.id, key, key, ref.low, ref.high); err != nil {
+			return err
+		}
+		previous = key
+
+		value := io.NewSectionReader(w.db.r, start+int64(len(key)), int64(e.valueSize))
+		if e.flags == elementIsBucket {
+			if value, err = w.largeBucket(value, ref.id, i); err != nil {
+				return err
+			}
+		} else if e.flags != 0 {
+			return corrupt(ref.id, "element %d: flags %#x", i, e.flags)
+		}
+		if err := v.Large(key, value); err != nil {
+			return err
+		}
+	}
+	w.read((int64(h.overflow) + 1) * w.db.pageSize)
+	return lay.finish(h.overflow, w.db.pageSize)
+}
+
+func (w *worker) largeBucket(value *io.SectionReader, id Pgid, i int) (*io.SectionReader, error) {
+	if value.Size() > bucketHeaderSize+maxPageSize {
+		return nil, corrupt(id, "element %d: bucket of %d bytes", i, value.Size())
+	}
+	b := make([]byte, value.Size())
+	if err := readFull(value, b, 0); err != nil {
+		return nil, err
+	}
+	return io.NewSectionReader(bytes.NewReader(nil), 0, 0), w.nestedBucket(b, id, i)
+}
+
+type noVisitor struct{}
+
+func (noVisitor) Leaf(*Leaf) error                      { return nil }
+func (noVisitor) Large([]byte, *io.SectionReader) error { return nil }
+func (noVisitor) Done() error                           { return nil }

@@ -1,0 +1,45 @@
+package boltfile
+
+import "io"
+
+// window is the part of the file that one worker has in memory. Leaf pages that
+// follow one another in key order mostly do so in the file, so a read is made
+// larger than the page when the caller knows that its neighbours come next.
+type window struct {
+	r       io.ReaderAt
+	end     int64 // of the file's used part
+	off     int64 // of data in the file
+	data    []byte
+	counted func(n int64) // told of every read
+}
+
+const (
+	windowSize = 256 << 10 // fits in the second-level cache
+	// A leaf of up to this size is held in memory as a whole. The largest
+	// record of an etcd with default settings has 1.5 MiB.
+	maxHeldLeaf = 4 << 20
+	// A branch page stays far below: bbolt splits it when it exceeds one page
+	// and has more than four elements, and a key has at most 32 KiB.
+	maxBranch = 1 << 20
+)
+
+// bytes returns n bytes of the file at off, and reads up to ahead bytes in one
+// go if they are not in memory. The result is valid until the next call.
+func (w *window) bytes(off, n, ahead int64) ([]byte, error) {
+	if off >= w.off && off+n <= w.off+int64(len(w.data)) {
+		start := off - w.off
+		return w.data[start : start+n : start+n], nil
+	}
+	size := min(max(n, min(ahead, windowSize)), max(n, w.end-off))
+	if int64(cap(w.data)) < size {
+		w.data = make([]byte, max(size, windowSize))
+	}
+	w.data = w.data[:size]
+	if err := readFull(w.r, w.data, off); err != nil {
+		w.data = w.data[:0]
+		return nil, err
+	}
+	w.off = off
+	w.counted(size)
+	return w.data[:n:n], nil
+}

@@ -1,0 +1,377 @@
+package bootstrap_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
+	"go.etcd.io/etcd/server/v3/storage/backend"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"etcd.example/snapshot/internal/bootstrap"
+)
+
+// records are the buckets of a database and what is in them.
+type records map[string]map[string]string
+
+// rev is the key of a change in bucket key.
+func rev(main, sub int64) string {
+	k := binary.BigEndian.AppendUint64(nil, uint64(main))
+	return string(binary.BigEndian.AppendUint64(append(k, '_'), uint64(sub)))
+}
+
+// oldCluster is the database of a cluster that has lived: members that came and
+// went, a compaction, alarms, and records that a restore must not touch.
+func oldCluster() records {
+	alarm, err := proto.Marshal(&etcdserverpb.AlarmMember{
+		MemberID: 0xdead, Alarm: etcdserverpb.AlarmType_NOSPACE,
+	})
+	if err != nil {
+		panic(err)
+	}
+	r := records{
+		"alarm":           {string(alarm): ""},
+		"auth":            {"authEnabled": "\x00", "authRevision": "12345678"},
+		"cluster":         {"clusterVersion": "3.7.0", "downgrade": `{"target-version":"","enabled":false}`},
+		"key":             {},
+		"lease":           {"12345678": "lease"},
+		"members":         {},
+		"members_removed": {},
+		"meta": {
+			"confState": `{"voters":[1,2,3],"auto_leave":false}`, "consistent_index": "\x00\x00\x00\x00\x00\x00\x10\x00",
+			"finishedCompactRev": rev(3, 0), "scheduledCompactRev": rev(5, 0), "storageVersion": "3.7.0",
+			"term": "\x00\x00\x00\x00\x00\x00\x00\x09",
+		},
+	}
+	for i := range int64(300) {
+		r["key"][rev(i+2, 0)] = fmt.Sprintf("value %d", i)
+		r["members"][fmt.Sprintf("%x", i+1)] = fmt.Sprintf(`{"id":%d,"name":"old%d"}`, i+1, i)
+		r["members_removed"][fmt.Sprintf("%x", i+1000)] = "removed"
+	}
+	r["key"][rev(302, 7)+"t"] = "tombstone"
+	return r
+}
+
+// without returns r without some of its buckets.
+func (r records) without(buckets ...string) records {
+	for _, b := range buckets {
+		delete(r, b)
+	}
+	return r
+}
+
+// with returns r with a record set.
+func (r records) with(bucket, key, value string) records {
+	if r[bucket] == nil {
+		r[bucket] = map[string]string{}
+	}
+	r[bucket][key] = value
+	return r
+}
+
+func (r records) write(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "db")
+	update(t, path, func(tx *bbolt.Tx) error {
+		for name, kvs := range r {
+			b, err := tx.CreateBucket([]byte(name))
+			require.NoError(t, err)
+			for k, v := range kvs {
+				require.NoError(t, b.Put([]byte(k), []byte(v)))
+			}
+		}
+		return nil
+	})
+	return path
+}
+
+func read(t *testing.T, path string) records {
+	t.Helper()
+	r := records{}
+	update(t, path, func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			kvs := map[string]string{}
+			r[string(name)] = kvs
+			return b.ForEach(func(k, v []byte) error {
+				kvs[string(k)] = string(v)
+				return nil
+			})
+		})
+	})
+	return r
+}
+
+// update runs fn in a transaction on the database at path, and commits it.
+func update(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
+	t.Helper()
+	require.NoError(t, tryUpdate(t, path, fn))
+}
+
+func tryUpdate(t *testing.T, path string, fn func(tx *bbolt.Tx) error) error {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, NoFreelistSync: true})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	return db.Update(fn)
+}
+
+// etcdEdit does with etcd's functions what etcdutl does with them.
+func etcdEdit(t *testing.T, path string, l layout, ch bootstrap.Changes) {
+	t.Helper()
+	lg := zap.NewNop()
+	be := backend.NewDefaultBackend(lg, path)
+	mb := schema.NewMembershipBackend(lg, be)
+	require.NoError(t, mb.TrimMembershipFromBackend())
+	be.ForceCommit()
+	if ch.RevisionBump > 0 {
+		tx := be.BatchTx()
+		tx.LockOutsideApply()
+		var latest mvcc.Revision
+		require.NoError(t, tx.UnsafeForEach(schema.Key, func(k, _ []byte) error {
+			if r := mvcc.BytesToRev(k); r.GreaterThan(latest) {
+				latest = r
+			}
+			return nil
+		}))
+		bumped := mvcc.Revision{Main: latest.Main + int64(ch.RevisionBump)}
+		tx.UnsafePut(schema.Key, mvcc.RevToBytes(bumped, mvcc.NewRevBytes()), []byte{})
+		mvcc.UnsafeSetScheduledCompact(tx, bumped.Main)
+		tx.Unlock()
+	}
+	if ch.DropAlarms {
+		alarms := schema.NewAlarmBackend(lg, be)
+		all, err := alarms.GetAllAlarms()
+		require.NoError(t, err)
+		for _, a := range all {
+			alarms.MustDeleteAlarm(a)
+		}
+	}
+	rc := l.etcds(t)
+	rc.SetBackend(mb)
+	for _, m := range rc.Members() {
+		rc.AddMember(m, true)
+	}
+	cindex.UpdateConsistentIndexForce(be.BatchTx(), uint64(len(rc.Members())), 1)
+	be.ForceCommit()
+	require.NoError(t, be.Close())
+}
+
+func TestEditIsEtcds(t *testing.T) {
+	bump := bootstrap.Changes{RevisionBump: 1000}
+	for _, tt := range []struct {
+		title   string
+		db      records
+		changes bootstrap.Changes
+		want    int64
+	}{
+		{"no changes", oldCluster(), bootstrap.Changes{}, 0},
+		{"bump", oldCluster(), bump, 1302},
+		{"alarms", oldCluster(), bootstrap.Changes{DropAlarms: true}, 0},
+		{"bump and alarms", oldCluster(), bootstrap.Changes{RevisionBump: 1, DropAlarms: true}, 303},
+		{"before 3.5", oldCluster().without("members", "members_removed", "cluster"), bump, 1302},
+		{"no look at keys without a bump", oldCluster().with("key", "x", ""), bootstrap.Changes{}, 0},
+		{"no key", records{"meta": {}, "key": {}, "alarm": {}}, bump, 1000},
+		{"up to the last revision", oldCluster(), bootstrap.Changes{RevisionBump: math.MaxInt64 - 302}, math.MaxInt64},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			eachLayout(t, func(t *testing.T, l layout) {
+				ours, theirs := tt.db.write(t), tt.db.write(t)
+				c := l.ours(t)
+				update(t, ours, func(tx *bbolt.Tx) error {
+					got, err := c.Edit(tx, tt.changes)
+					require.Equal(t, tt.want, got)
+					return err
+				})
+				etcdEdit(t, theirs, l, tt.changes)
+				require.Equal(t, read(t, theirs), read(t, ours))
+			})
+		})
+	}
+}
+
+// What etcd has no counterpart for, or stops the process over.
+func TestEditIsLenient(t *testing.T) {
+	c := layouts[2].ours(t)
+	for _, tt := range []struct {
+		title   string
+		db      records
+		changes bootstrap.Changes
+		want    int64
+	}{
+		{"no key bucket", records{"meta": {}}, bootstrap.Changes{RevisionBump: 5}, 5},
+		{"no alarm bucket", records{"meta": {}}, bootstrap.Changes{DropAlarms: true}, 0},
+		{"a member with a key that is no id", records{"meta": {}}.with("members", "not hex", "{}"), bootstrap.Changes{}, 0},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			path := tt.db.write(t)
+			update(t, path, func(tx *bbolt.Tx) error {
+				got, err := c.Edit(tx, tt.changes)
+				require.Equal(t, tt.want, got)
+				return err
+			})
+			got := read(t, path)
+			require.Len(t, got["members"], 3)
+			require.Equal(t, "\x00\x00\x00\x00\x00\x00\x00\x03", got["meta"]["consistent_index"])
+			require.NotContains(t, got, "alarm")
+			if tt.changes.RevisionBump > 0 {
+				require.Equal(t, map[string]string{rev(5, 0): ""}, got["key"])
+			}
+		})
+	}
+}
+
+// nested makes a bucket where a record belongs.
+func nested(bucket, name string) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+		if err != nil {
+			return err
+		}
+		_, err = b.CreateBucket([]byte(name))
+		return err
+	}
+}
+
+// flat makes a record where a bucket belongs.
+func flat(bucket string) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error { return tx.Cursor().Bucket().Put([]byte(bucket), []byte("v")) }
+}
+
+func lastKey(key string) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte("key"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(key), []byte("v"))
+	}
+}
+
+func TestEditMalformed(t *testing.T) {
+	all := bootstrap.Changes{RevisionBump: 1, DropAlarms: true}
+	member := layouts[0].ours(t).LocalID().String()
+	for _, tt := range []struct {
+		title  string
+		damage func(*bbolt.Tx) error
+		want   string
+	}{
+		{"a bucket among the members", nested("members", "x"), `bucket "members": "x" is a bucket, not a record`},
+		{"a bucket with the key of the new member", nested("members", member), `bucket "members": "` + member + `" is a bucket`},
+		{"a bucket among the removed members", nested("members_removed", "x"), `bucket "members_removed": "x" is a bucket`},
+		{"a bucket among the alarms", nested("alarm", "x"), `bucket "alarm": "x" is a bucket`},
+		{"consistent index is a bucket", nested("meta", "consistent_index"), `bucket "meta": "consistent_index" is a bucket`},
+		{"term is a bucket", nested("meta", "term"), `bucket "meta": "term" is a bucket`},
+		{"compaction is a bucket", nested("meta", "scheduledCompactRev"), `bucket "meta": "scheduledCompactRev" is a bucket`},
+		{"members is a record", flat("members"), `bucket "members": a record, not a bucket`},
+		{"members_removed is a record", flat("members_removed"), `bucket "members_removed": a record`},
+		{"cluster is a record", flat("cluster"), `bucket "cluster": a record`},
+		{"key is a record", flat("key"), `bucket "key": a record`},
+		{"last key is a bucket", nested("key", rev(9, 0)), `is not a revision`},
+		{"last key is short", lastKey("\x7f"), `bucket "key": last record 7f is not a revision`},
+		{"last key is one byte short", lastKey(rev(9, 0)[:16]), `is not a revision`},
+		{"last key is too long", lastKey(rev(9, 0) + "tt"), `is not a revision`},
+		{"last key has another mark", lastKey(rev(9, 0) + "x"), `is not a revision`},
+		{"last key has another separator", lastKey("12345678-12345678"), `last record 31323334353637382d3132333435363738 is`},
+		{"last revision is negative", lastKey(rev(-1, 0)), `last record ffffffffffffffff5f0000000000000000 is`},
+		{"last sub-revision is negative", lastKey(rev(1, -1)), `is not a revision`},
+	} {
+		t.Run(tt.title, func(t *testing.T) {
+			path := records{"meta": {}}.write(t)
+			update(t, path, tt.damage)
+			err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
+				got, err := layouts[0].ours(t).Edit(tx, all)
+				require.Zero(t, got)
+				return err
+			})
+			var malformed *bootstrap.MalformedError
+			require.ErrorAs(t, err, &malformed)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+func TestEditWithoutMeta(t *testing.T) {
+	for title, db := range map[string]string{
+		"empty":         records{}.write(t),
+		"other buckets": records{"key": {}}.write(t),
+	} {
+		t.Run(title, func(t *testing.T) {
+			err := tryUpdate(t, db, func(tx *bbolt.Tx) error {
+				_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
+				return err
+			})
+			var malformed *bootstrap.MalformedError
+			require.ErrorAs(t, err, &malformed)
+			require.ErrorContains(t, err, `bucket "meta": missing`)
+		})
+	}
+	t.Run("meta is a record", func(t *testing.T) {
+		path := records{}.write(t)
+		update(t, path, flat("meta"))
+		err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
+			_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
+			return err
+		})
+		require.ErrorContains(t, err, `bucket "meta": missing`)
+	})
+}
+
+func TestEditOverflow(t *testing.T) {
+	for _, tt := range []struct {
+		latest int64
+		bump   uint64
+	}{
+		{1, math.MaxInt64},
+		{math.MaxInt64, 1},
+		{math.MaxInt64 - 1, 2},
+		{5, math.MaxUint64},
+		{5, math.MaxUint64 - 4}, // 0 if added in 64 bits
+	} {
+		path := records{"meta": {}}.with("key", rev(tt.latest, 3), "v").write(t)
+		err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
+			got, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{RevisionBump: tt.bump})
+			require.Zero(t, got)
+			return err
+		})
+		var overflow *bootstrap.OverflowError
+		require.ErrorAs(t, err, &overflow)
+		require.Equal(t, bootstrap.OverflowError{Latest: tt.latest, Bump: tt.bump}, *overflow)
+		require.ErrorContains(t, err, fmt.Sprintf("latest revision %d plus bump %d is more than 9223372036854775807", tt.latest, tt.bump))
+	}
+}
+
+// A transaction that cannot write is the caller's mistake, not the file's.
+func TestEditReadOnly(t *testing.T) {
+	path := oldCluster().write(t)
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true})
+	require.NoError(t, err)
+	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
+		_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
+		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
+		require.ErrorContains(t, err, `create bucket "cluster"`)
+		_, err = bootstrap.EmptyBucket(tx, []byte("members"))
+		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
+		require.ErrorContains(t, err, `empty bucket "members"`)
+		err = bootstrap.Put(tx.Bucket([]byte("meta")), []byte("meta"), []byte("term"), nil)
+		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
+		require.ErrorContains(t, err, `put "term" in bucket "meta"`)
+		return nil
+	}))
+	require.NoError(t, db.Close())
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}

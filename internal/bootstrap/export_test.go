@@ -1,0 +1,6 @@
+package bootstrap
+
+var (
+	EmptyBucket = emptyBucket
+	Put         = put
+)

@@ -1,0 +1,172 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+)
+
+// publication is one rename that makes a staged directory appear.
+type publication struct {
+	from, to string
+	lock     *lockDir // where it is staged
+}
+
+// Commit syncs everything in the trees, so that what wrote the files need not
+// have done so, and publishes them: WALDir first, then Dir, whose appearance is
+// the commit point. On nil, all files and directories are durable, those above
+// included, and nothing else is left.
+//
+// On an error Cleanup takes back what was published; until then and after a
+// kill WALDir may be there without Dir, which the next Open on it mends.
+// ErrExists: somebody else has made the target in the meantime.
+func (t *Target) Commit() error {
+	if t.done {
+		return fs.ErrClosed
+	}
+	plan, err := t.plan()
+	if err != nil {
+		return err
+	}
+	for _, p := range plan {
+		if err := syncTree(t.fsys, p.from); err != nil {
+			return fmt.Errorf("sync staged files: %w", err)
+		}
+	}
+	last := plan[len(plan)-1]
+	for _, p := range plan[:len(plan)-1] {
+		if err := t.writeIntent(p, last); err != nil {
+			return fmt.Errorf("write intent: %w", err)
+		}
+	}
+	for _, p := range plan {
+		if err := t.publish(p); err != nil {
+			return fmt.Errorf("publish %s: %w", p.to, err)
+		}
+	}
+	if err := t.leave(); err != nil {
+		return fmt.Errorf("remove staging: %w", err)
+	}
+	t.done = true
+	return nil
+}
+
+// plan lists the renames. The last one is the commit point.
+func (t *Target) plan() ([]publication, error) {
+	entries, err := t.fsys.ReadDir(t.TreeDir())
+	if err != nil {
+		return nil, err
+	}
+	var plan []publication
+	if t.wal != nil {
+		plan = append(plan, publication{t.WALTreeDir(), t.walDir, t.wal})
+	}
+	if !t.into {
+		if len(entries) == 0 {
+			return nil, fmt.Errorf("nothing staged for %s", t.dir)
+		}
+		return append(plan, publication{t.TreeDir(), t.dir, t.data}), nil
+	}
+	var last []publication
+	for _, e := range entries {
+		p := publication{filepath.Join(t.TreeDir(), e.Name()), filepath.Join(t.dir, e.Name()), t.data}
+		if e.Name() == topOf(t.walRel) && len(entries) > 1 {
+			plan = append(plan, p)
+		} else {
+			last = append(last, p)
+		}
+	}
+	if len(last) != 1 {
+		return nil, fmt.Errorf("%d entries staged for the existing %s, want 1", len(last), t.dir)
+	}
+	return append(plan, last[0]), nil
+}
+
+func (t *Target) writeIntent(early, last publication) error {
+	content, err := describe(t.fsys, early.from)
+	if err != nil {
+		return err
+	}
+	commit := last.to
+	if !t.into {
+		// Not the directory itself: somebody may make that before the next call.
+		entries, err := t.fsys.ReadDir(last.from)
+		if err != nil {
+			return err
+		}
+		commit = filepath.Join(last.to, entries[0].Name())
+	}
+	return early.lock.writeIntent(intent{Name: filepath.Base(early.to), Commit: commit, Content: content})
+}
+
+func (t *Target) publish(p publication) error {
+	err := t.fsys.RenameNoReplace(p.from, p.to)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	}
+	if err != nil {
+		return err
+	}
+	t.published = append(t.published, p)
+	return t.fsys.SyncDir(filepath.Dir(p.to))
+}
+
+// leave removes the lock directories. The intent goes only now, when the
+// publication that it waits for is durable.
+func (t *Target) leave() error {
+	for _, l := range t.locks() {
+		if err := l.clear(); err != nil {
+			return err
+		}
+	}
+	for _, l := range t.locks() {
+		if err := l.release(); err != nil {
+			return err
+		}
+		if err := t.fsys.SyncDir(filepath.Dir(l.path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// locks are the lock directories that are held, in the order of publication.
+func (t *Target) locks() []*lockDir {
+	var locks []*lockDir
+	for _, l := range []*lockDir{t.wal, t.data} {
+		if l != nil {
+			locks = append(locks, l)
+		}
+	}
+	return locks
+}
+
+// Cleanup removes everything that is staged, and, if Commit failed, what it
+// published, Dir before WALDir, and the directories above that Open made, if
+// they are empty. It does nothing after a Commit that succeeded. It goes on
+// after an error as far as it can; only if Dir cannot be taken back durably
+// does WALDir stay as well, until the next Open. Calling it again is harmless.
+func (t *Target) Cleanup() error {
+	if t.done {
+		return nil
+	}
+	t.done = true
+	var errs []error
+	withdrawn := true
+	for i := len(t.published) - 1; i >= 0 && withdrawn; i-- {
+		p := t.published[i]
+		if err := p.lock.trash(p.to); err != nil {
+			errs = append(errs, fmt.Errorf("take back %s: %w", p.to, err))
+			withdrawn = false
+		}
+	}
+	for _, l := range t.locks() {
+		if withdrawn && !l.free {
+			errs = append(errs, l.clear())
+		}
+		errs = append(errs, l.release(), l.close())
+	}
+	errs = append(errs, removeCreated(t.fsys, t.created))
+	return errors.Join(errs...)
+}

@@ -1,0 +1,32 @@
+// Package durable publishes files and directory trees so that they are seen
+// whole or not at all, whatever fails, whoever is killed and wherever the power
+// is cut.
+//
+// A file is staged beside its path and renamed over it: [CreateFile]. A
+// directory, possibly with a second one on another file system, is staged in a
+// locked sibling and renamed into place: [Open]. Both follow the same shape:
+//
+//	f, err := durable.CreateFile(durable.OS, path)
+//	if err != nil {
+//		return err
+//	}
+//	defer func() { err = errors.Join(err, f.Cleanup()) }()
+//	... write ...
+//	return f.Commit()
+//
+// Whatever a killed process leaves behind is found and removed by the next call
+// on the same path. What a running one is using is protected by a lock of the
+// operating system, which ends with the process.
+package durable
+
+import "errors"
+
+var (
+	// ErrExists: there is something where the target is to be published.
+	ErrExists = errors.New("already exists")
+	// ErrInUse: somebody else holds the lock.
+	ErrInUse = errors.New("in use")
+	// ErrNested: the two directories of a target are the same, or one lies
+	// where the other cannot be published.
+	ErrNested = errors.New("directories overlap")
+)

@@ -1,0 +1,7 @@
+package durable
+
+var (
+	RenameIfAbsent = renameIfAbsent
+	RetryEINTR     = retryEINTR
+	LockPath       = lockPath
+)

@@ -1,0 +1,354 @@
+package durable
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	partSuffix  = ".part"
+	randomBytes = 8
+	// maxBase is the longest base name, in bytes, that temporary names repeat.
+	// File systems end names at 255 bytes, a few earlier.
+	maxBase = 200
+	// maxLinks is how many symbolic links in a row are followed.
+	maxLinks = 40
+	// maxAttempts bounds every retry of something that only loses to a
+	// concurrent call.
+	maxAttempts = 100
+)
+
+// StagedFile is a file that is written beside the path at which Commit makes it
+// appear. It is not safe for concurrent use, except that WriteAt and ReadAt may
+// run concurrently.
+type StagedFile struct {
+	fsys FS
+	f    File
+	path string // where it is published
+	temp string // where it is staged
+	open bool
+	done bool
+}
+
+// CreateFile stages a new file with permissions 0600 that is to replace path.
+//
+// A symbolic link at path is followed, also one whose target does not exist:
+// the file is staged beside the target and replaces that. Anything else at path
+// that is not a regular file is an error. The directory must exist.
+//
+// Temporary files that killed calls for the same path left there are removed.
+// Those that are being written, by this process or by another, are locked and
+// stay. On an error nothing new is left.
+func CreateFile(fsys FS, path string) (*StagedFile, error) {
+	path, err := resolveFile(fsys, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := removeStale(fsys, path); err != nil {
+		return nil, fmt.Errorf("remove stale temporaries: %w", err)
+	}
+	for range maxAttempts {
+		s, err := stageFile(fsys, path)
+		if err == nil {
+			return s, nil
+		}
+		// Somebody who removes stale files took it for one before it was locked.
+		if !errors.Is(err, ErrInUse) && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s: no temporary file after %d attempts", path, maxAttempts)
+}
+
+func stageFile(fsys FS, path string) (*StagedFile, error) {
+	temp := tempName(path)
+	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
+	if err != nil {
+		return nil, err
+	}
+	s := &StagedFile{fsys: fsys, f: f, path: path, temp: temp, open: true}
+	if err = fsys.TryLock(f); errors.Is(err, errors.ErrUnsupported) {
+		err = nil // then nobody removes it as stale either
+	}
+	if err == nil {
+		err = stillNamed(fsys, f, temp)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Cleanup())
+	}
+	return s, nil
+}
+
+// stillNamed returns ErrInUse if f is no longer the file that name stands for:
+// somebody removed or replaced it before it was locked.
+func stillNamed(fsys FS, f File, name string) error {
+	opened, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := fsys.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrInUse
+	}
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(opened, named) {
+		return ErrInUse
+	}
+	return nil
+}
+
+// Path is where Commit publishes the file, symbolic links resolved.
+func (s *StagedFile) Path() string { return s.path }
+
+// File is the open temporary file, for the operations of FS that take one.
+func (s *StagedFile) File() File { return s.f }
+
+// Write appends to the staged file.
+func (s *StagedFile) Write(p []byte) (int, error) {
+	n, err := s.f.Write(p)
+	if n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// Commit makes the file durable and puts it at its path, in one step: everybody
+// sees the old content or the new one. On nil, file and directory are synced.
+//
+// On an error what stood at the path still does, or does again: it is kept
+// under a second name until the directory is synced. Two things can be in the
+// way. Where the file system has no hard links, and where the disk fails again
+// while the old name is restored, the path has the new content, which is whole
+// but may not survive a power cut; the error says so.
+func (s *StagedFile) Commit() error {
+	if s.done {
+		return fs.ErrClosed
+	}
+	if err := s.f.Sync(); err != nil {
+		return err
+	}
+	if openFilesAreBusy {
+		if err := s.close(); err != nil {
+			return err
+		}
+	}
+	staged, err := s.fsys.Lstat(s.temp)
+	if err != nil {
+		return err
+	}
+	old, err := s.keepOld()
+	if err != nil {
+		return fmt.Errorf("keep the old file: %w", err)
+	}
+	if err := s.fsys.Rename(s.temp, s.path); err != nil {
+		return errors.Join(err, old.forget(s.fsys))
+	}
+	s.done = true
+	err = errors.Join(s.close(), s.fsys.SyncDir(filepath.Dir(s.path)))
+	if err == nil {
+		// That the second name goes need not be synced: should it come back,
+		// it is a stale temporary.
+		err = old.forget(s.fsys)
+	}
+	if err != nil {
+		return errors.Join(err, s.rollBack(staged, old))
+	}
+	return nil
+}
+
+// oldFile is what stood at the path before.
+type oldFile struct {
+	exists bool
+	backup string // its second name, empty if it has none
+}
+
+func (o oldFile) forget(fsys FS) error {
+	if o.backup == "" {
+		return nil
+	}
+	return ignoreNotExist(fsys.Remove(o.backup))
+}
+
+func (s *StagedFile) keepOld() (oldFile, error) {
+	backup := tempName(s.path)
+	err := s.fsys.Link(s.path, backup)
+	switch {
+	case err == nil:
+		return oldFile{exists: true, backup: backup}, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return oldFile{}, nil
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported), isTooManyLinks(err):
+		return oldFile{exists: true}, nil
+	}
+	return oldFile{}, err
+}
+
+// rollBack puts back what stood at the path, unless another call has published
+// there since.
+func (s *StagedFile) rollBack(staged fs.FileInfo, old oldFile) error {
+	now, err := s.fsys.Lstat(s.path)
+	if err == nil && !os.SameFile(now, staged) {
+		return old.forget(s.fsys)
+	}
+	switch {
+	case err != nil:
+	case !old.exists:
+		err = s.fsys.Remove(s.path)
+	case old.backup != "":
+		err = s.fsys.Rename(old.backup, s.path)
+	default:
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return fmt.Errorf("the new file stays, it may not survive a power cut: %w", err)
+	}
+	return s.fsys.SyncDir(filepath.Dir(s.path))
+}
+
+// Cleanup removes the staged file. After a Commit, whatever it returned, it
+// does nothing unless there is still a staged file to remove. Calling it again
+// is harmless.
+func (s *StagedFile) Cleanup() error {
+	if s.done {
+		return nil
+	}
+	s.done = true
+	if openFilesAreBusy {
+		return errors.Join(s.close(), ignoreNotExist(s.fsys.Remove(s.temp)))
+	}
+	return errors.Join(ignoreNotExist(s.fsys.Remove(s.temp)), s.close())
+}
+
+func (s *StagedFile) close() error {
+	if !s.open {
+		return nil
+	}
+	s.open = false
+	return s.f.Close()
+}
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// shortBase is the base name of path, or a digest of it where a name made from
+// it could be too long for the file system.
+func shortBase(path string) string {
+	base := filepath.Base(path)
+	if len(base) > maxBase {
+		sum := sha256.Sum256([]byte(base))
+		base = hex.EncodeToString(sum[:])
+	}
+	return base
+}
+
+// tempName is a new temporary name beside path.
+func tempName(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+shortBase(path)+"."+randomName()+partSuffix)
+}
+
+func randomName() string {
+	var r [randomBytes]byte
+	_, _ = rand.Read(r[:]) // never fails
+	return hex.EncodeToString(r[:])
+}
+
+// isTempName reports whether tempName could have made name for path.
+func isTempName(path, name string) bool {
+	name, ok := strings.CutPrefix(name, "."+shortBase(path)+".")
+	if !ok {
+		return false
+	}
+	name, ok = strings.CutSuffix(name, partSuffix)
+	if !ok || len(name) != 2*randomBytes || name != strings.ToLower(name) {
+		return false
+	}
+	_, err := hex.DecodeString(name)
+	return err == nil
+}
+
+// removeStale removes the temporary files for path that nobody has locked.
+// Those of another user are left to that user.
+func removeStale(fsys FS, path string) error {
+	entries, err := fsys.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if !isTempName(path, e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		err := removeUnlocked(fsys, filepath.Join(filepath.Dir(path), e.Name()))
+		switch {
+		case errors.Is(err, ErrInUse), errors.Is(err, errors.ErrUnsupported),
+			errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
+		default:
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeUnlocked(fsys FS, name string) (err error) {
+	f, err := fsys.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := fsys.TryLock(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if openFilesAreBusy {
+		return errors.Join(f.Close(), fsys.Remove(name))
+	}
+	return errors.Join(fsys.Remove(name), f.Close())
+}
+
+// resolveFile returns the path of the file that path stands for, symbolic links
+// followed to the end. It is an error if there is anything but a regular file.
+func resolveFile(fsys FS, path string) (string, error) {
+	for range maxLinks {
+		dir, err := filepath.Abs(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		if dir, err = fsys.EvalSymlinks(dir); err != nil {
+			return "", err
+		}
+		base := filepath.Base(path)
+		path = filepath.Join(dir, base)
+		info, err := fsys.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return path, nil
+		case err != nil:
+			return "", err
+		case info.Mode().IsRegular():
+			return path, nil
+		case info.Mode()&fs.ModeSymlink == 0:
+			return "", fmt.Errorf("%s is not a regular file but %s", path, info.Mode().Type())
+		}
+		link, err := fsys.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(link) {
+			link = dir + string(filepath.Separator) + link
+		}
+		path = link
+	}
+	return "", fmt.Errorf("%s: more than %d symbolic links", path, maxLinks)
+}

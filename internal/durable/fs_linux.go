@@ -1,0 +1,80 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func renameNoReplace(oldpath, newpath string) error {
+	err := retryEINTR(func() error {
+		return unix.Renameat2(unix.AT_FDCWD, oldpath, unix.AT_FDCWD, newpath, unix.RENAME_NOREPLACE)
+	})
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOSYS, unix.EINVAL: // the kernel, or this file system, does not know the flag
+		return errors.ErrUnsupported
+	}
+	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
+}
+
+func freeSpace(name string) (int64, error) {
+	var st unix.Statfs_t
+	if err := retryEINTR(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	unit := st.Frsize
+	if unit == 0 {
+		unit = st.Bsize
+	}
+	return int64(st.Bavail) * int64(unit), nil
+}
+
+func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64, error) {
+	n = min(n, 1<<30)
+	var done int
+	err := withFd(dst, func(dfd uintptr) error {
+		return withFd(src, func(sfd uintptr) (err error) {
+			done, err = unix.CopyFileRange(int(sfd), &srcOff, int(dfd), &dstOff, int(n), 0)
+			return err
+		})
+	})
+	switch err {
+	case nil:
+		return int64(done), nil
+	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EXDEV, unix.EINVAL, unix.EPERM:
+		// Which of these says "not between these two" depends on the kernel,
+		// the file system and the sandbox.
+		return 0, fmt.Errorf("copy_file_range: %w (%w)", errors.ErrUnsupported, err)
+	}
+	return 0, &os.LinkError{Op: "copy_file_range", Old: src.Name(), New: dst.Name(), Err: err}
+}
+
+func allocate(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := withFd(f, func(fd uintptr) error { return unix.Fallocate(int(fd), 0, 0, size) })
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOSYS, unix.EOPNOTSUPP:
+		return errors.ErrUnsupported
+	}
+	return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
+}
+
+func startWriteback(f *os.File, off, n int64) error {
+	err := withFd(f, func(fd uintptr) error {
+		return unix.SyncFileRange(int(fd), off, n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+	switch err {
+	case nil, unix.ENOSYS, unix.EINVAL, unix.ESPIPE:
+		return nil
+	}
+	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
+}

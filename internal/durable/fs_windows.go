@@ -1,0 +1,50 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// openFilesAreBusy: a file can be neither renamed nor removed while it is open.
+const openFilesAreBusy = true
+
+// renameNoReplace leaves it to os.Rename, which never replaces a directory.
+func renameNoReplace(_, _ string) error { return errors.ErrUnsupported }
+
+func freeSpace(name string) (int64, error) {
+	p, err := windows.UTF16PtrFromString(name)
+	if err != nil {
+		return 0, err
+	}
+	var avail uint64
+	if err := windows.GetDiskFreeSpaceEx(p, &avail, nil, nil); err != nil {
+		return 0, &fs.PathError{Op: "GetDiskFreeSpaceEx", Path: name, Err: err}
+	}
+	return int64(avail), nil
+}
+
+// SyncDir does nothing: Windows has no such call, and NTFS journals renames.
+func (osFS) SyncDir(string) error { return nil }
+
+func tryLock(f *os.File) error {
+	const farOff = 1 << 30 // locks are mandatory, so lock a byte that nobody reads
+	err := withFd(f, func(fd uintptr) error {
+		return windows.LockFileEx(windows.Handle(fd),
+			windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,
+			0, 1, 0, &windows.Overlapped{OffsetHigh: farOff})
+	})
+	switch err {
+	case nil:
+		return nil
+	case windows.ERROR_LOCK_VIOLATION, windows.ERROR_IO_PENDING:
+		return ErrInUse
+	}
+	return &fs.PathError{Op: "LockFileEx", Path: f.Name(), Err: err}
+}
+
+func retryEINTR(fn func() error) error { return fn() }
+
+func isTooManyLinks(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }

@@ -1,0 +1,167 @@
+package durable
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// prefixSize is how many bytes of each file an intent remembers by digest. A
+// log that is used grows from its first bytes on, in a file that may have been
+// given its full size at once.
+const prefixSize = 1 << 20
+
+// maxIntent is the size in bytes beyond which a file is not taken for an intent.
+const maxIntent = 16 << 20
+
+// intent is what a killed call leaves to say that a directory it published
+// means nothing without another one that it did not come to publish. It is
+// written before the first is published and goes after the last.
+type intent struct {
+	// Name is the directory published early, in the parent of the lock
+	// directory that holds the intent.
+	Name string `json:"name"`
+	// Commit is the path whose presence means that everything is published.
+	Commit string `json:"commit"`
+	// Content is what Name held. If it holds anything else, somebody uses it.
+	Content []entry `json:"content"`
+}
+
+// entry is one file or directory of a published tree.
+type entry struct {
+	Path   string `json:"path"`             // below the tree, with slashes
+	Size   int64  `json:"size"`             // bytes; -1 for a directory
+	Prefix string `json:"sha256,omitempty"` // SHA-256 of the first prefixSize bytes
+}
+
+// describe lists what a tree holds, in lexical order. It is errIrregular if
+// that is not files and directories only.
+func describe(fsys FS, root string) ([]entry, error) {
+	var list []entry
+	var walk func(dir, rel string) error
+	walk = func(dir, rel string) error {
+		entries, err := fsys.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			name := filepath.Join(dir, e.Name())
+			at := entry{Path: rel + e.Name(), Size: -1}
+			switch {
+			case e.IsDir():
+				list = append(list, at)
+				if err := walk(name, at.Path+"/"); err != nil {
+					return err
+				}
+				continue
+			case !e.Type().IsRegular():
+				return fmt.Errorf("%s: %w", name, errIrregular)
+			}
+			if at.Size, at.Prefix, err = digestPrefix(fsys, name); err != nil {
+				return err
+			}
+			list = append(list, at)
+		}
+		return nil
+	}
+	err := walk(root, "")
+	return list, err
+}
+
+var errIrregular = errors.New("neither a file nor a directory")
+
+func digestPrefix(fsys FS, name string) (size int64, prefix string, err error) {
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, prefixSize)); err != nil {
+		return 0, "", err
+	}
+	return info.Size(), hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// writeIntent makes the intent durable in l.
+func (l *lockDir) writeIntent(in intent) error {
+	data, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	f, err := l.fsys.OpenFile(l.join(intentName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
+	if err != nil {
+		return err
+	}
+	n, err := f.Write(data)
+	if n < len(data) && err == nil {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := l.fsys.SyncDir(l.path); err != nil {
+		return err
+	}
+	return l.fsys.SyncDir(filepath.Dir(l.path))
+}
+
+// readIntent returns the intent in l. ok is false if there is none, or one that
+// was never finished: then nothing was published.
+func (l *lockDir) readIntent() (in intent, ok bool, err error) {
+	f, err := l.fsys.OpenFile(l.join(intentName), os.O_RDONLY, 0)
+	if err != nil {
+		return intent{}, false, ignoreNotExist(err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err := io.ReadAll(io.LimitReader(f, maxIntent))
+	if err != nil {
+		return intent{}, false, err
+	}
+	ok = json.Unmarshal(data, &in) == nil && filepath.IsLocal(in.Name) && filepath.Base(in.Name) == in.Name
+	return in, ok, nil
+}
+
+// withdraw removes the directory that a killed call published early, unless
+// the call came to its end, or somebody has touched the directory since. dir is
+// where the present call is about to publish: the killed one may have known the
+// same place by another path.
+func (l *lockDir) withdraw(in intent, dir string) error {
+	for _, end := range []string{in.Commit, filepath.Join(dir, filepath.Base(in.Commit))} {
+		if there, err := exists(l.fsys, end); err != nil || there {
+			return err
+		}
+	}
+	early := filepath.Join(filepath.Dir(l.path), in.Name)
+	info, err := l.fsys.Lstat(early)
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	if !info.IsDir() {
+		return nil
+	}
+	now, err := describe(l.fsys, early)
+	if errors.Is(err, errIrregular) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(now, in.Content) {
+		return nil
+	}
+	return l.trash(early)
+}

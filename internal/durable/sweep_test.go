@@ -1,0 +1,151 @@
+package durable_test
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/durable/durabletest"
+)
+
+var faults = map[string]error{
+	"EIO":         syscall.EIO,
+	"ENOSPC":      syscall.ENOSPC,
+	"EINTR":       syscall.EINTR,
+	"short write": durabletest.ErrShortWrite,
+}
+
+// sweep calls try with a fault at operation 0, 1, 2… until it ends before the
+// fault, and returns how many faults there were.
+func sweep(t *testing.T, fault func(k int) *durabletest.Faults, try func(f *durabletest.Faults)) int {
+	t.Helper()
+	hits := 0
+	for k := 0; ; k++ {
+		f := fault(k)
+		try(f)
+		if _, ok := f.Hit(); ok {
+			hits++
+		}
+		if !f.Reached(k) {
+			require.NotZero(t, hits)
+			return hits
+		}
+	}
+}
+
+func TestTargetFaults(t *testing.T) {
+	for _, l := range layouts {
+		for name, errno := range faults {
+			t.Run(l.name+"/"+name, func(t *testing.T) {
+				n := sweep(t, func(k int) *durabletest.Faults { return durabletest.FailAt(k, errno) }, func(f *durabletest.Faults) {
+					root := l.prepare(t)
+					before := list(t, root)
+					fsys := wrap(f)
+					err := publish(fsys, l.config(root))
+					require.Zero(t, fsys.CloseAll(), "files left open")
+					op, hit := f.Hit()
+					if !hit {
+						require.NoError(t, err)
+						require.Equal(t, l.complete(), list(t, root))
+						return
+					}
+					if errno == durabletest.ErrShortWrite {
+						require.True(t, errors.Is(err, io.ErrShortWrite) || errors.Is(err, errShort), "%v: %v", op, err)
+					} else {
+						require.ErrorIs(t, err, errno, "%v", op)
+					}
+					require.Equal(t, before, list(t, root), "%v: %v", op, err)
+					require.NoError(t, publish(wrap(), l.config(root)), "%v", op)
+					require.Equal(t, l.complete(), list(t, root))
+				})
+				t.Logf("%d faults", n)
+			})
+		}
+	}
+}
+
+// A disk that fails and does not come back leaves what it leaves, but never a
+// part of the target.
+func TestTargetDiskDies(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			sweep(t, func(k int) *durabletest.Faults { return durabletest.FailFrom(k, syscall.EIO) }, func(f *durabletest.Faults) {
+				root := l.prepare(t)
+				fsys := wrap(f)
+				err := publish(fsys, l.config(root))
+				require.Zero(t, fsys.CloseAll(), "files left open")
+				if _, hit := f.Hit(); hit {
+					require.ErrorIs(t, err, syscall.EIO)
+				} else {
+					require.NoError(t, err)
+				}
+				l.requireMended(t, root)
+			})
+		})
+	}
+}
+
+func TestTargetKilled(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) {
+				root := l.prepare(t)
+				err := publish(wrap(f), l.config(root))
+				if _, hit := f.Hit(); hit {
+					require.Error(t, err)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, l.complete(), list(t, root))
+				}
+				l.requireMended(t, root)
+			})
+		})
+	}
+}
+
+// Whoever cleans up after a killed call may be killed as well.
+func TestTargetKilledTwice(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			cuts := 0
+			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { cuts++; _ = publishKilled(t, l, f) })
+			// First kills: where leftovers are largest.
+			for _, first := range []int{cuts / 3, cuts / 2, cuts * 3 / 4, cuts * 5 / 6, cuts - 8, cuts - 4} {
+				sweep(t, durabletest.KillAt, func(f *durabletest.Faults) {
+					root := publishKilled(t, l, durabletest.KillAt(first))
+					_ = publish(wrap(f), l.config(root))
+					l.requireMended(t, root)
+				})
+			}
+		})
+	}
+}
+
+func publishKilled(t *testing.T, l layout, f *durabletest.Faults) (root string) {
+	root = l.prepare(t)
+	_ = publish(wrap(f), l.config(root)) // fails, or not at the end
+	return root
+}
+
+// A call that fails on the leftovers of a killed one leaves them to the next.
+func TestTargetFaultsOnLeftovers(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			cuts := 0
+			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { cuts++; publishKilled(t, l, f) })
+			for first := 0; first < cuts; first += 3 {
+				sweep(t, func(k int) *durabletest.Faults { return durabletest.FailAt(k, syscall.EIO) }, func(f *durabletest.Faults) {
+					root := publishKilled(t, l, durabletest.KillAt(first))
+					err := publish(wrap(f), l.config(root))
+					if op, hit := f.Hit(); hit {
+						require.ErrorIs(t, err, syscall.EIO, "%v", op)
+					}
+					l.requireMended(t, root)
+				})
+			}
+		})
+	}
+}

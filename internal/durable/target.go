@@ -1,0 +1,369 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	lostAndFound = "lost+found"
+	// intoLockName is the lock directory within an existing target.
+	intoLockName = ".restore"
+)
+
+// TargetConfig says where a tree is to be published.
+type TargetConfig struct {
+	// Dir is the directory to make.
+	Dir string
+	// WALDir is a second directory that appears together with Dir, possibly on
+	// another file system. Empty: there is none. It must never exist.
+	WALDir string
+	// AllowEmptyDir accepts a Dir that exists and holds nothing but,
+	// possibly, "lost+found".
+	AllowEmptyDir bool
+}
+
+// Target is a directory, or two, being staged: locked, invisible, and removed
+// by Cleanup unless Commit has published it. Its methods are not safe for
+// concurrent use; the trees may be written to concurrently.
+type Target struct {
+	fsys    FS
+	dir     string   // real path of Dir
+	present bool     // there was something at Dir
+	into    bool     // Dir is to be published into, not made
+	walDir  string   // real path of WALDir, empty if there is none
+	walRel  string   // path of WALDir below Dir, empty if it is not there
+	data    *lockDir // where Dir is built
+	wal     *lockDir // where WALDir is built, nil if that is within data
+	created []string // missing parents that were made
+
+	published []publication
+	done      bool
+}
+
+// Open locks the target, removes what killed calls left of it, and makes an
+// empty tree to build in. Nothing is seen at the target until Commit.
+//
+// Symbolic links above Dir and WALDir are followed; missing directories above
+// them are made, with permissions 0700. A symbolic link at Dir is something
+// that exists; with AllowEmptyDir it is followed to the directory.
+//
+// A new Dir "a/b" is staged in "a/.b.restore" and published by renaming. Since
+// a mount point can be neither removed nor renamed over, an existing one is
+// staged in "a/b/.restore", and then the tree must have one top entry, which is
+// renamed into Dir; WALDir may be a second one.
+//
+// The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
+// ErrInUse at once if another call is at work on either, ErrNested if the two
+// overlap so that they cannot be published one after the other, and errors of
+// the file system. After an error nothing new is left.
+func Open(fsys FS, cfg TargetConfig) (*Target, error) {
+	for range maxAttempts {
+		t, err := open(fsys, cfg)
+		if !errors.Is(err, errRetry) {
+			return t, err
+		}
+	}
+	return nil, fmt.Errorf("%s: %w %d times", cfg.Dir, errRetry, maxAttempts)
+}
+
+func open(fsys FS, cfg TargetConfig) (*Target, error) {
+	t := &Target{fsys: fsys}
+	if err := t.resolve(cfg); err != nil {
+		return nil, err
+	}
+	err := t.checkFree()
+	if err == nil {
+		err = t.stage()
+	}
+	if err == nil {
+		return t, nil
+	}
+	err = errors.Join(err, t.Cleanup())
+	if errors.Is(err, ErrExists) {
+		err = errors.Join(err, t.tidy())
+	}
+	return nil, err
+}
+
+// stage locks the target and makes the empty trees.
+func (t *Target) stage() (err error) {
+	if t.into {
+		// From when there was no Dir yet.
+		if err := t.tidyLock(lockPath(t.dir)); err != nil {
+			return err
+		}
+	}
+	if t.data, err = t.lock(t.dataLock()); err != nil {
+		return err
+	}
+	if err := t.checkFreeLocked(); err != nil {
+		return err
+	}
+	if t.separateWAL() {
+		if err := t.stageWAL(); err != nil {
+			return err
+		}
+	}
+	return t.fsys.Mkdir(t.TreeDir(), dirPerm)
+}
+
+func (t *Target) stageWAL() (err error) {
+	if t.wal, err = t.lock(lockPath(t.walDir)); err != nil {
+		return err
+	}
+	if there, err := exists(t.fsys, t.walDir); err != nil {
+		return err
+	} else if there {
+		return existsError(t.walDir)
+	}
+	return t.fsys.Mkdir(t.wal.join(treeName), dirPerm)
+}
+
+// TreeDir is the directory to fill: what it holds at Commit is what Dir then
+// holds.
+func (t *Target) TreeDir() string { return t.data.join(treeName) }
+
+// WALTreeDir is the path at which to make the directory that becomes WALDir. It
+// does not exist yet. It is below TreeDir if WALDir is below Dir; then what is
+// missing between them is for the caller to make. Empty without a WALDir.
+func (t *Target) WALTreeDir() string {
+	switch {
+	case t.walDir == "":
+		return ""
+	case t.walRel != "":
+		return filepath.Join(t.TreeDir(), t.walRel)
+	}
+	return filepath.Join(t.wal.join(treeName), filepath.Base(t.walDir))
+}
+
+// resolve finds the real paths, without writing anything.
+func (t *Target) resolve(cfg TargetConfig) (err error) {
+	if t.dir, err = resolveParent(t.fsys, cfg.Dir); err != nil {
+		return err
+	}
+	if t.present, err = exists(t.fsys, t.dir); err != nil {
+		return err
+	}
+	if t.present && cfg.AllowEmptyDir {
+		real, err := t.fsys.EvalSymlinks(t.dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return existsError(t.dir)
+		}
+		if err != nil {
+			return err
+		}
+		info, err := t.fsys.Lstat(real)
+		if err != nil {
+			return err
+		}
+		if t.into = info.IsDir(); t.into {
+			t.dir = real
+		}
+	}
+	if cfg.WALDir == "" {
+		return nil
+	}
+	if t.walDir, err = resolveParent(t.fsys, cfg.WALDir); err != nil {
+		return err
+	}
+	return t.checkOverlap()
+}
+
+func (t *Target) checkOverlap() error {
+	nested := fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
+	if _, ok := below(t.walDir, t.dir); ok || t.walDir == t.dir {
+		return nested
+	}
+	if _, ok := below(lockPath(t.dir), t.walDir); ok {
+		return nested
+	}
+	rel, ok := below(t.dir, t.walDir)
+	if !ok {
+		return nil
+	}
+	t.walRel = rel
+	if t.into && (topOf(rel) == lostAndFound || topOf(rel) == intoLockName) {
+		return nested
+	}
+	return nil
+}
+
+// checkFree returns ErrExists if that is certain before the target is locked,
+// so that nothing is written where nothing is to be done.
+func (t *Target) checkFree() error {
+	switch {
+	case t.into:
+		rest, staged, err := t.listInto()
+		if err != nil {
+			return err
+		}
+		if len(rest) > 0 && !staged {
+			return notEmptyError(t.dir, rest)
+		}
+	case t.present:
+		return existsError(t.dir)
+	}
+	if !t.separateWAL() {
+		return nil
+	}
+	there, err := exists(t.fsys, t.walDir)
+	if err != nil || !there {
+		return err
+	}
+	if staged, err := exists(t.fsys, lockPath(t.walDir)); err != nil || staged {
+		return err
+	}
+	return existsError(t.walDir)
+}
+
+// checkFreeLocked looks again, now that nobody else publishes.
+func (t *Target) checkFreeLocked() error {
+	if !t.into {
+		there, err := exists(t.fsys, t.dir)
+		if err == nil && there {
+			err = errRetry
+		}
+		return err
+	}
+	rest, _, err := t.listInto()
+	if err == nil && len(rest) > 0 {
+		err = notEmptyError(t.dir, rest)
+	}
+	return err
+}
+
+// tidy removes what killed calls left beside a target that exists.
+func (t *Target) tidy() error {
+	locks := []string{lockPath(t.dir)}
+	if t.into {
+		locks = append(locks, t.dataLock())
+	}
+	if t.separateWAL() {
+		locks = append(locks, lockPath(t.walDir))
+	}
+	var errs []error
+	for _, path := range locks {
+		errs = append(errs, t.tidyLock(path))
+	}
+	return errors.Join(errs...)
+}
+
+// tidyLock removes a lock directory that is not needed, if there is one.
+func (t *Target) tidyLock(path string) error {
+	if there, err := exists(t.fsys, path); err != nil || !there {
+		return err
+	}
+	l, err := t.lock(path)
+	if errors.Is(err, errNotOurs) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.release(), l.close())
+}
+
+// listInto lists what is in an existing target and should not be, and says
+// whether a call has staged something there.
+func (t *Target) listInto() (rest []string, staged bool, err error) {
+	entries, err := t.fsys.ReadDir(t.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errRetry
+	}
+	for _, e := range entries {
+		switch name := e.Name(); name {
+		case lostAndFound:
+		case intoLockName:
+			staged = true
+		default:
+			rest = append(rest, name)
+		}
+	}
+	return rest, staged, err
+}
+
+// lock locks the directory at path, making what is missing above it, and
+// removes what a killed call left in it.
+func (t *Target) lock(path string) (*lockDir, error) {
+	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
+	t.created = append(t.created, created...)
+	if err != nil {
+		return nil, err
+	}
+	l, err := acquire(t.fsys, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.recover(t.dir); err != nil {
+		return nil, errors.Join(err, l.release(), l.close())
+	}
+	return l, nil
+}
+
+// separateWAL reports whether there is a WALDir that is not within Dir.
+func (t *Target) separateWAL() bool { return t.walDir != "" && t.walRel == "" }
+
+func (t *Target) dataLock() string {
+	if t.into {
+		return filepath.Join(t.dir, intoLockName)
+	}
+	return lockPath(t.dir)
+}
+
+// lockPath is the lock directory beside dir.
+func lockPath(dir string) string {
+	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
+}
+
+func existsError(path string) error { return fmt.Errorf("%s %w", path, ErrExists) }
+
+func notEmptyError(dir string, rest []string) error {
+	return fmt.Errorf("%s %w and holds %q", dir, ErrExists, rest)
+}
+
+// below reports whether path is below dir, and what then follows it.
+func below(dir, path string) (rel string, ok bool) {
+	rel, err := filepath.Rel(dir, path)
+	return rel, err == nil && rel != "." && filepath.IsLocal(rel)
+}
+
+// topOf is the first element of a relative path.
+func topOf(rel string) string {
+	top, _, _ := strings.Cut(rel, string(filepath.Separator))
+	return top
+}
+
+// resolveParent returns the absolute path with the symbolic links above its
+// last element followed, as far as the directories exist.
+func resolveParent(fsys FS, path string) (string, error) {
+	if path == "" {
+		return "", errors.New("no directory given")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir, rest := filepath.Dir(path), filepath.Base(path)
+	if dir == path {
+		return path, nil // the root of a file system
+	}
+	for {
+		real, err := fsys.EvalSymlinks(dir)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return "", err
+		}
+		if there, err := exists(fsys, dir); err != nil {
+			return "", err
+		} else if there {
+			return "", fmt.Errorf("%s is a symbolic link to nowhere: %w", dir, fs.ErrNotExist)
+		}
+		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
+	}
+}

@@ -1,0 +1,135 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+const (
+	dirPerm  = 0o700
+	filePerm = 0o600
+)
+
+// MkdirAll makes dir and what is missing above it, with permissions 0700.
+// Nothing is synced.
+func MkdirAll(fsys FS, dir string) error {
+	_, err := mkdirMissing(fsys, dir, func(string) error { return nil })
+	return err
+}
+
+// mkdirMissing makes dir and what is missing above it, from the top, and calls
+// made after each with the directory that has the new entry. It returns those
+// it made, also along with an error.
+func mkdirMissing(fsys FS, dir string, made func(parent string) error) ([]string, error) {
+	var missing []string
+	for {
+		_, err := fsys.Lstat(dir)
+		if err == nil {
+			break
+		}
+		parent := filepath.Dir(dir)
+		if !errors.Is(err, fs.ErrNotExist) || parent == dir {
+			return nil, err
+		}
+		missing = append(missing, dir)
+		dir = parent
+	}
+	var created []string
+	for i := len(missing) - 1; i >= 0; i-- {
+		err := fsys.Mkdir(missing[i], dirPerm)
+		if errors.Is(err, fs.ErrExist) {
+			continue // somebody else was faster
+		}
+		if err != nil {
+			return created, err
+		}
+		created = append(created, missing[i])
+		if err := made(filepath.Dir(missing[i])); err != nil {
+			return created, err
+		}
+	}
+	return created, nil
+}
+
+// removeCreated removes directories that mkdirMissing made, unless somebody
+// has put something into them.
+func removeCreated(fsys FS, created []string) error {
+	var errs []error
+	for i := len(created) - 1; i >= 0; i-- {
+		errs = append(errs, removeIfEmpty(fsys, created[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// removeIfEmpty removes a directory unless it is gone or holds something.
+func removeIfEmpty(fsys FS, dir string) error {
+	err := fsys.Remove(dir)
+	if errors.Is(err, fs.ErrExist) { // what "not empty" is
+		return nil
+	}
+	return ignoreNotExist(err)
+}
+
+// removeAll removes name and everything below it, as much as can be removed.
+// That it does not exist is no error.
+func removeAll(fsys FS, name string) error {
+	info, err := fsys.Lstat(name)
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	var errs []error
+	if info.IsDir() {
+		entries, err := fsys.ReadDir(name)
+		errs = append(errs, ignoreNotExist(err))
+		for _, e := range entries {
+			errs = append(errs, removeAll(fsys, filepath.Join(name, e.Name())))
+		}
+	}
+	errs = append(errs, ignoreNotExist(fsys.Remove(name)))
+	return errors.Join(errs...)
+}
+
+// syncTree syncs everything below dir, each directory after what it holds, and
+// dir last. A tree of anything but files and directories is an error.
+func syncTree(fsys FS, dir string) error {
+	entries, err := fsys.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			err = syncTree(fsys, name)
+		case e.Type().IsRegular():
+			err = syncFile(fsys, name)
+		default:
+			err = fmt.Errorf("%s is neither a file nor a directory", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fsys.SyncDir(dir)
+}
+
+func syncFile(fsys FS, name string) error {
+	f, err := fsys.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// exists reports whether there is anything at name, a symbolic link included.
+func exists(fsys FS, name string) (bool, error) {
+	_, err := fsys.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	return err == nil, err
+}

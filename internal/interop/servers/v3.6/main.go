@@ -1,0 +1,10 @@
+// Command etcd is etcd's own server, v3.6.16, pinned by the go.mod beside it.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }

@@ -1,0 +1,154 @@
+package keyspace_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/keyspace"
+)
+
+type change struct {
+	key  string
+	dead bool
+}
+
+// history makes pieces of random changes, and what is alive after them all.
+func history(rng *rand.Rand, pieces, changes, keys int) (h [][]change, alive int) {
+	live := map[string]bool{}
+	for range pieces {
+		var piece []change
+		for range rng.IntN(changes + 1) {
+			c := change{fmt.Sprint("key", rng.IntN(keys)), rng.IntN(3) == 0}
+			live[c.key] = !c.dead
+			piece = append(piece, c)
+		}
+		h = append(h, piece)
+	}
+	for _, l := range live {
+		if l {
+			alive++
+		}
+	}
+	return h, alive
+}
+
+func feed(f *keyspace.Feed, c *keyspace.Counter, number int, piece []change) {
+	f.Begin(number)
+	for _, ch := range piece {
+		f.Add(c.Fingerprint([]byte(ch.key)), ch.dead)
+	}
+	f.End()
+}
+
+// Pieces in any order give what a map gives in order.
+func TestCounterInAnyOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	for range 200 {
+		pieces := 1 + rng.IntN(40)
+		h, alive := history(rng, pieces, 1+rng.IntN(300), 1+rng.IntN(2000))
+		c := keyspace.NewCounter()
+		f := c.NewFeed()
+		for _, i := range rng.Perm(pieces) {
+			feed(f, c, i, h[i])
+		}
+		require.Equal(t, alive, c.Live())
+		c.Close()
+	}
+}
+
+func TestCounterFromManyGoroutines(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	h, alive := history(rng, 400, 2000, 100_000)
+	for range 5 {
+		c := keyspace.NewCounter()
+		var wg sync.WaitGroup
+		next := make(chan int)
+		for range 4 {
+			wg.Go(func() {
+				f := c.NewFeed()
+				for i := range next {
+					feed(f, c, i, h[i])
+				}
+			})
+		}
+		for i := range h {
+			next <- i
+		}
+		close(next)
+		wg.Wait()
+		require.Equal(t, alive, c.Live())
+		c.Close()
+	}
+}
+
+// Large tables, which are not on the Go heap, with dead keys that are forgotten
+// on the way.
+func TestCounterLarge(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	f := c.NewFeed()
+	const pieces, each = 600, 1000
+	for p := range pieces {
+		f.Begin(p)
+		for i := range each {
+			f.Add(c.Fingerprint(fmt.Appendf(nil, "%d/%d", p, i)), false)
+			if p > 0 && i%2 == 0 {
+				f.Add(c.Fingerprint(fmt.Appendf(nil, "%d/%d", p-1, i)), true)
+			}
+		}
+		f.End()
+	}
+	require.Equal(t, pieces*each/2+each/2, c.Live())
+	require.Less(t, c.Bytes(), 20<<20, "dead keys are forgotten")
+}
+
+// A key hashed in parts is the same key.
+func TestKeyHash(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	for n := range 300 {
+		key := make([]byte, n)
+		for i := range key {
+			key[i] = byte(i * n)
+		}
+		h := c.NewKeyHash()
+		for i := 0; i < n; i += 7 {
+			_, err := h.Write(key[i:min(i+7, n)])
+			require.NoError(t, err)
+		}
+		require.Equal(t, c.Fingerprint(key), h.Fingerprint())
+	}
+}
+
+func TestCounterEmpty(t *testing.T) {
+	c := keyspace.NewCounter()
+	require.Zero(t, c.Live())
+	c.Close()
+	c.Close()
+}
+
+func BenchmarkCounter(b *testing.B) {
+	keys := make([][]byte, 1<<20)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "/registry/pods/namespace-%d/pod-%d", i%100, i)
+	}
+	for b.Loop() {
+		c := keyspace.NewCounter()
+		f := c.NewFeed()
+		for i, k := range keys {
+			if i%500 == 0 {
+				f.Begin(i / 500)
+			}
+			f.Add(c.Fingerprint(k), false)
+			if i%500 == 499 || i == len(keys)-1 {
+				f.End()
+			}
+		}
+		c.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(keys)), "ns/key")
+}

@@ -1,0 +1,125 @@
+package keyspace
+
+import (
+	"bufio"
+	"errors"
+	"io"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Record is what is read of an mvccpb.KeyValue.
+type Record struct {
+	Key         []byte // part of the input
+	ModRevision int64
+}
+
+// The fields of mvccpb.KeyValue that are read, by number.
+const (
+	fieldKey         = 1
+	fieldModRevision = 3
+)
+
+// ParseRecord reads a KeyValue in protocol buffer encoding, as leniently as
+// proto.Unmarshal: unknown fields are skipped, and of a repeated one the last
+// counts. An empty record is valid; etcd writes one when it bumps the revision.
+func ParseRecord(b []byte) (Record, error) {
+	var rec Record
+	for rest := b; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return Record{}, malformed("KeyValue: tag at byte %d: %w", len(b)-len(rest), protowire.ParseError(n))
+		}
+		if number > protowire.MaxValidNumber {
+			return Record{}, malformed("KeyValue: field number %d", number)
+		}
+		rest = rest[n:]
+		switch {
+		case number == fieldKey && kind == protowire.BytesType:
+			rec.Key, n = protowire.ConsumeBytes(rest)
+		case number == fieldModRevision && kind == protowire.VarintType:
+			var v uint64
+			v, n = protowire.ConsumeVarint(rest)
+			rec.ModRevision = int64(v)
+		default:
+			n = protowire.ConsumeFieldValue(number, kind, rest)
+		}
+		if n < 0 {
+			return Record{}, malformed("KeyValue: field %d at byte %d: %w", number, len(b)-len(rest), protowire.ParseError(n))
+		}
+		rest = rest[n:]
+	}
+	return rec, nil
+}
+
+// ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to
+// be held in memory. It calls newKey for each occurrence of the key field,
+// whose bytes it then writes to what newKey returned; the last one counts.
+func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision int64, err error) {
+	in := &recordReader{in: bufio.NewReaderSize(io.LimitReader(r, size), 64<<10), left: size}
+	for in.left > 0 {
+		tag := in.varint()
+		number, kind := protowire.DecodeTag(tag)
+		if in.err == nil && (number < protowire.MinValidNumber || tag>>3 > uint64(protowire.MaxValidNumber)) {
+			return 0, malformed("KeyValue: field number %d", tag>>3)
+		}
+		switch {
+		case kind == protowire.VarintType:
+			if v := in.varint(); number == fieldModRevision {
+				modRevision = int64(v)
+			}
+		case kind == protowire.Fixed32Type:
+			in.copy(io.Discard, 4)
+		case kind == protowire.Fixed64Type:
+			in.copy(io.Discard, 8)
+		case kind == protowire.BytesType && number == fieldKey:
+			in.copy(newKey(), in.varint())
+		case kind == protowire.BytesType:
+			in.copy(io.Discard, in.varint())
+		default: // groups, which no version of etcd has used
+			return 0, malformed("KeyValue: field %d of wire type %d", number, kind)
+		}
+		if in.err != nil {
+			return 0, in.err
+		}
+	}
+	return modRevision, nil
+}
+
+// recordReader reads a record piece by piece and keeps the first error.
+type recordReader struct {
+	in   *bufio.Reader
+	left int64
+	err  error
+}
+
+func (r *recordReader) varint() uint64 {
+	if r.err != nil {
+		return 0
+	}
+	b, err := r.in.Peek(int(min(r.left, 10)))
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+		return 0
+	}
+	v, n := protowire.ConsumeVarint(b)
+	if n < 0 {
+		r.err = malformed("KeyValue: %d bytes before its end: %w", r.left, protowire.ParseError(n))
+		return 0
+	}
+	_, r.err = r.in.Discard(n)
+	r.left -= int64(n)
+	return v
+}
+
+func (r *recordReader) copy(w io.Writer, n uint64) {
+	if r.err != nil {
+		return
+	}
+	if n > uint64(r.left) {
+		r.err = malformed("KeyValue: field of %d bytes, %d bytes before its end", n, r.left)
+		return
+	}
+	_, r.err = io.CopyN(w, r.in, int64(n))
+	r.left -= int64(n)
+}

@@ -1,0 +1,132 @@
+package snaptest
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+)
+
+// Page type flags of bbolt.
+const (
+	BranchFlag   = 0x01
+	LeafFlag     = 0x02
+	MetaFlag     = 0x04
+	FreelistFlag = 0x10
+)
+
+// Sizes in bytes of what bbolt lays out on a page.
+const (
+	pageHeaderSize = 16
+	elementSize    = 16 // of a branch and of a leaf alike
+	metaSize       = 64
+)
+
+// PageHeader is the header of a page.
+type PageHeader struct {
+	ID       uint64
+	Flags    uint16
+	Count    uint16 // of elements
+	Overflow uint32 // pages that follow and belong to it
+}
+
+// Meta is what a meta page says. The checksum is not part of it: it is right
+// when a Meta is written.
+type Meta struct {
+	Magic     uint32
+	Version   uint32
+	PageSize  uint32
+	Flags     uint32
+	Root      uint64 // page of the root bucket
+	Sequence  uint64
+	Freelist  uint64 // page of the freelist, all ones for none
+	HighWater uint64 // pages
+	TxID      uint64
+}
+
+// ParseMeta reads meta page 0 or 1 of a file. It takes the page size from meta
+// page 0, which must be sound enough for that.
+func ParseMeta(data []byte, n int) Meta {
+	b := data[n*pageSizeOf(data)+pageHeaderSize:]
+	le := binary.LittleEndian
+	return Meta{
+		Magic: le.Uint32(b), Version: le.Uint32(b[4:]), PageSize: le.Uint32(b[8:]), Flags: le.Uint32(b[12:]),
+		Root: le.Uint64(b[16:]), Sequence: le.Uint64(b[24:]), Freelist: le.Uint64(b[32:]),
+		HighWater: le.Uint64(b[40:]), TxID: le.Uint64(b[48:]),
+	}
+}
+
+// put writes m over meta page n, with a correct checksum.
+func (m Meta) put(data []byte, n int) {
+	b := data[n*pageSizeOf(data)+pageHeaderSize:]
+	le := binary.LittleEndian
+	le.PutUint32(b, m.Magic)
+	le.PutUint32(b[4:], m.Version)
+	le.PutUint32(b[8:], m.PageSize)
+	le.PutUint32(b[12:], m.Flags)
+	le.PutUint64(b[16:], m.Root)
+	le.PutUint64(b[24:], m.Sequence)
+	le.PutUint64(b[32:], m.Freelist)
+	le.PutUint64(b[40:], m.HighWater)
+	le.PutUint64(b[48:], m.TxID)
+	sum := fnv.New64a()
+	_, _ = sum.Write(b[:56])
+	le.PutUint64(b[56:], sum.Sum64())
+}
+
+// pageSizeOf believes meta page 0 if it names a page size, and says 4096 if not.
+func pageSizeOf(data []byte) int {
+	if len(data) >= pageHeaderSize+metaSize {
+		size := binary.LittleEndian.Uint32(data[pageHeaderSize+8:])
+		if size >= 512 && size <= 64<<10 && size&(size-1) == 0 {
+			return int(size)
+		}
+	}
+	return 4096
+}
+
+// ParsePage reads the header of page id.
+func ParsePage(data []byte, id uint64) PageHeader {
+	b := data[id*uint64(pageSizeOf(data)):]
+	le := binary.LittleEndian
+	return PageHeader{ID: le.Uint64(b), Flags: le.Uint16(b[8:]), Count: le.Uint16(b[10:]), Overflow: le.Uint32(b[12:])}
+}
+
+func latestMeta(data []byte) Meta {
+	m0, m1 := ParseMeta(data, 0), ParseMeta(data, 1)
+	if m1.TxID > m0.TxID {
+		return m1
+	}
+	return m0
+}
+
+// Reachable returns the headers of all branch and leaf pages that the later of
+// the two meta pages leads to: parents before children, children in key order.
+// The file must be sound.
+func Reachable(data []byte) []PageHeader {
+	var pages []PageHeader
+	for _, p := range reachableFrom(data, latestMeta(data).Root) {
+		pages = append(pages, p)
+		for i := range int(p.Count) {
+			if p.Flags == LeafFlag && LeafFlags.get(data, p.ID, i)&1 == 1 {
+				if root := bucketRootAt(data, p.ID, i); root != 0 {
+					pages = append(pages, reachableFrom(data, root)...)
+				}
+			}
+		}
+	}
+	return pages
+}
+
+// reachableFrom returns the pages of one bucket, without those of buckets in it.
+func reachableFrom(data []byte, root uint64) []PageHeader {
+	if root == 0 {
+		return nil
+	}
+	p := ParsePage(data, root)
+	pages := []PageHeader{p}
+	if p.Flags == BranchFlag {
+		for i := range int(p.Count) {
+			pages = append(pages, reachableFrom(data, BranchPage.get(data, root, i))...)
+		}
+	}
+	return pages
+}

@@ -1,0 +1,154 @@
+// Package trailer knows the digest that ends an etcd snapshot: the SHA-256 of
+// the database, 32 bytes, appended to it.
+//
+// A database is a whole number of pages, hence of 512-byte sectors, so a file
+// carries a trailer if and only if its size is 32 bytes more than a multiple of
+// 512. A db file copied out of a data directory carries none.
+package trailer
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+)
+
+const (
+	// Size is the size of a trailer in bytes.
+	Size = sha256.Size
+	// Sector is what the size of every database in bytes is a multiple of.
+	Sector = 512
+)
+
+var (
+	// ErrMissing: the size says that there is no trailer.
+	ErrMissing = errors.New("no trailer")
+	// ErrMismatch: the trailer is not the digest of what precedes it.
+	ErrMismatch = errors.New("digest mismatch")
+)
+
+// Present says whether a snapshot of size bytes ends in a trailer.
+func Present(size int64) bool {
+	return size > 0 && size%Sector == Size
+}
+
+// Read returns the trailer of a snapshot of size bytes. The error is
+// [ErrMissing] if it has none, io.ErrUnexpectedEOF if r is shorter than size.
+func Read(r io.ReaderAt, size int64) ([Size]byte, error) {
+	var t [Size]byte
+	if !Present(size) {
+		return t, missing(size)
+	}
+	n, err := r.ReadAt(t[:], size-Size)
+	if n == Size {
+		return t, nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return [Size]byte{}, fmt.Errorf("read trailer: %w", err)
+}
+
+// Digest is what a [Writer] found in a snapshot.
+type Digest struct {
+	Size    int64      // bytes of the database, without the trailer
+	Sum     [Size]byte // SHA-256 of those bytes
+	Present bool       // whether a trailer follows them
+	Trailer [Size]byte // the trailer, zero if not Present
+}
+
+// Check returns nil if the trailer confirms the database, [ErrMissing] if there
+// is no trailer, and otherwise an [ErrMismatch] that shows both digests.
+func (d Digest) Check() error {
+	if !d.Present {
+		return missing(d.Size)
+	}
+	if d.Sum != d.Trailer {
+		return fmt.Errorf("%w: got %x, want %x", ErrMismatch, d.Sum, d.Trailer)
+	}
+	return nil
+}
+
+func missing(size int64) error {
+	return fmt.Errorf("%w: size is %d bytes, %d over a multiple of %d, want %d", ErrMissing, size, size%Sector, Sector, Size)
+}
+
+// Writer takes a snapshot of unknown size, passes the database on and computes
+// its digest. The last 32 bytes are kept back, because they may be the trailer,
+// until Finish knows. A Writer is for one goroutine.
+type Writer struct {
+	w    io.Writer
+	hash hash.Hash
+	size int64 // bytes passed on
+	held [Size]byte
+	n    int // bytes held
+	err  error
+}
+
+// NewWriter returns a Writer that passes the database on to w. To compute the
+// digest alone, w is io.Discard.
+func NewWriter(w io.Writer) *Writer {
+	return &Writer{w: w, hash: sha256.New()}
+}
+
+// Write takes the next bytes of the snapshot. An error is that of the
+// underlying writer, and stays.
+func (t *Writer) Write(p []byte) (int, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	surplus := t.n + len(p) - Size
+	if surplus <= 0 {
+		t.n += copy(t.held[t.n:], p)
+		return len(p), nil
+	}
+	if fromHeld := min(surplus, t.n); fromHeld > 0 {
+		if err := t.pass(t.held[:fromHeld]); err != nil {
+			return 0, err
+		}
+		t.n = copy(t.held[:], t.held[fromHeld:t.n])
+		surplus -= fromHeld
+	}
+	if surplus > 0 {
+		if err := t.pass(p[:surplus]); err != nil {
+			return 0, err
+		}
+	}
+	t.n += copy(t.held[t.n:], p[surplus:])
+	return len(p), nil
+}
+
+// Finish says that no more bytes come. If their number leaves no room for a
+// trailer, the bytes kept back belong to the database and are passed on now.
+// The error is that of the underlying writer; what the digest is worth,
+// [Digest.Check] tells.
+func (t *Writer) Finish() (Digest, error) {
+	if t.err != nil {
+		return Digest{}, t.err
+	}
+	d := Digest{Present: t.n == Size && Present(t.size+Size)}
+	if d.Present {
+		d.Trailer = t.held
+	} else if err := t.pass(t.held[:t.n]); err != nil {
+		return Digest{}, err
+	}
+	t.n = 0
+	d.Size = t.size
+	t.hash.Sum(d.Sum[:0])
+	return d, nil
+}
+
+func (t *Writer) pass(p []byte) error {
+	n, err := t.w.Write(p)
+	if err == nil && n != len(p) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		t.err = err
+		return err
+	}
+	t.hash.Write(p)
+	t.size += int64(len(p))
+	return nil
+}

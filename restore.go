@@ -1,0 +1,188 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/trailer"
+)
+
+// Restore makes a new etcd data directory from a snapshot file. See
+// [V3Manager.RestoreContext].
+func (m *V3Manager) Restore(cfg RestoreConfig) error {
+	return m.RestoreContext(context.Background(), cfg)
+}
+
+// RestoreContext makes a new etcd data directory, and the WAL directory, from
+// the snapshot file cfg.SnapshotPath, for the member cfg.Name of a new cluster.
+// All members restored with the same InitialCluster and InitialClusterToken
+// agree on all ids and form one cluster. The snapshot file is only read.
+//
+// The outcome is absent or complete. On nil, every file and directory is on
+// disk, the directories above that had to be made included; directories have
+// permissions 0700, files 0600. On any error nothing is left. When the process
+// is killed or the power fails there is either the complete data directory or
+// none; the next call for the same directory removes what the killed one left
+// beside it, so the same call can simply be made again. Calls at the same time
+// for one directory exclude each other: one wins, the others get [ErrExists] or
+// [ErrInUse], and so it is between processes.
+//
+// Nothing is trusted unchecked: first the digest of the copied bytes is
+// compared with the trailer, then the structure of the copy is checked, and
+// only then does bbolt open it, once, for one transaction.
+//
+// Errors are [ErrConfig] before anything is written; [ErrExists] when the data
+// directory exists (see AllowEmptyDataDir) or the WAL directory does;
+// [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
+// with [ErrTruncated] where the file ends too early; [ErrInUse] also when a
+// running etcd holds the snapshot file; syscall.ENOSPC, with how much is needed
+// and how much there is; the context's error, within 100 ms of its end except
+// while the system is busy with one call, such as removing a large file.
+//
+// A symbolic link above the target is followed. One at the target itself is
+// something that exists; with AllowEmptyDataDir it is followed too.
+func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err error) {
+	defer wrap("restore", cfg.SnapshotPath, &err)
+	p, err := cfg.resolve(ctx, false)
+	if err != nil {
+		return err
+	}
+	f, size, err := openDatabase(p.snapshotPath)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	if !p.skipHashCheck && !trailer.Present(size) {
+		return noTrailer(f, size)
+	}
+	return m.restore(ctx, p, size, func(dst durable.File) (int64, error) {
+		c := fileCopy{fs: m.fs, src: f, size: size, dst: dst, skipHash: p.skipHashCheck}
+		return c.run(ctx, m.newMeter("restore", PhaseCopy, size))
+	})
+}
+
+// RestoreFrom is [V3Manager.RestoreContext] with the snapshot read from r to
+// its end, and without a second copy of it on disk. cfg.SnapshotPath must be
+// empty. What r returns is checked like a file: a stream that ends early is
+// [ErrTruncated] or, where its beginning does not tell, [ErrNoTrailer] or
+// [ErrChecksum]; an error of r ends the restore and is found with [errors.Is].
+// A Read that blocks cannot be cancelled: when ctx ends, RestoreFrom returns
+// after the Read that is under way.
+func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
+	defer wrap("restore", "", &err)
+	p, err := cfg.resolve(ctx, true)
+	if err != nil {
+		return err
+	}
+	return m.restore(ctx, p, 0, func(dst durable.File) (int64, error) {
+		c := streamCopy{fs: m.fs, src: r, dst: dst, skipHash: p.skipHashCheck}
+		return c.run(ctx, m.newMeter("restore", PhaseCopy, 0))
+	})
+}
+
+// restore carries out a plan. copyTo puts the database into a file, without its
+// trailer, its digest checked, and returns its size; snapshotSize is what is
+// known of that before.
+func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, copyTo func(durable.File) (int64, error)) (err error) {
+	m.lg.Info("restoring snapshot", zap.String("path", p.snapshotPath),
+		zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir))
+
+	target, err := m.openTarget(p)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := target.Cleanup(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		}
+	}()
+	if err := m.checkSpace(p, target, snapshotSize); err != nil {
+		return err
+	}
+
+	staged := stagingFor(m.fs, p, target)
+	if err := staged.makeDirs(); err != nil {
+		return fmt.Errorf("make directories: %w", err)
+	}
+	if err := staged.database(ctx, m, copyTo); err != nil {
+		return err
+	}
+	if err := staged.edit(p); err != nil {
+		return fmt.Errorf("edit database: %w", err)
+	}
+	if err := staged.writeWAL(p.cluster); err != nil {
+		return fmt.Errorf("write WAL: %w", err)
+	}
+	if err := staged.writeSnap(p.cluster); err != nil {
+		return fmt.Errorf("write snapshot file: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+
+	mt := m.newMeter("restore", PhasePublish, 1)
+	if err := target.Commit(); err != nil {
+		return targetError(err)
+	}
+	mt.finish()
+	m.lg.Info("restored snapshot", zap.String("path", p.snapshotPath),
+		zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir),
+		zap.Stringer("member-id", p.cluster.LocalID()), zap.Stringer("cluster-id", p.cluster.ClusterID()))
+	return nil
+}
+
+func (m *V3Manager) openTarget(p *plan) (*durable.Target, error) {
+	cfg := durable.TargetConfig{Dir: p.dataDir, AllowEmptyDir: p.allowEmptyDataDir}
+	if p.separateWAL() {
+		cfg.WALDir = p.walDir
+	}
+	target, err := durable.Open(m.fs, cfg)
+	if err != nil {
+		return nil, targetError(err)
+	}
+	return target, nil
+}
+
+// targetError gives the errors of staging the sentinels of this package.
+func targetError(err error) error {
+	for inner, sentinel := range map[error]error{
+		durable.ErrExists: ErrExists,
+		durable.ErrInUse:  ErrInUse,
+		durable.ErrNested: ErrConfig,
+	} {
+		if errors.Is(err, inner) {
+			return fmt.Errorf("%w: %w", sentinel, err)
+		}
+	}
+	return err
+}
+
+// checkSpace compares the free space with what the restore needs, as far as
+// both are known.
+func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int64) error {
+	data, wal := p.spaceNeeded(snapshotSize)
+	if err := m.checkFree(target.TreeDir(), p.dataDir, data); err != nil || wal == 0 {
+		return err
+	}
+	return m.checkFree(filepath.Dir(target.WALTreeDir()), p.walDir, wal)
+}
+
+func (m *V3Manager) checkFree(at, dir string, need int64) error {
+	free, err := m.fs.FreeSpace(at)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	case err != nil:
+		return fmt.Errorf("free space: %w", err)
+	case free < need:
+		return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package snapshot
+
+// RestoreConfig says what to restore, as which member, and where to.
+type RestoreConfig struct {
+	// SnapshotPath is the snapshot file to restore from. RestoreFrom reads
+	// from its reader instead and wants this empty.
+	SnapshotPath string
+
+	// Name is the human-readable name of this member. It must be one of the
+	// names in InitialCluster.
+	Name string
+
+	// OutputDataDir is the data directory to make. It must not exist, see
+	// AllowEmptyDataDir. Defaults to "[Name].etcd" in the working directory, for
+	// a Name without path separators.
+	OutputDataDir string
+
+	// OutputWALDir is the WAL directory to make. It must not exist, and may be
+	// on another file system. Inside OutputDataDir it can only be directly
+	// below "member". Defaults to "[OutputDataDir]/member/wal".
+	OutputWALDir string
+
+	// PeerURLs are the peer URLs that this member advertises. They must be
+	// those that InitialCluster gives for Name, in any order. Where the texts
+	// differ, host names are resolved, for 10 seconds at most, and the addresses
+	// compared.
+	PeerURLs []string
+
+	// InitialCluster lists all members of the new cluster:
+	// "name1=http://host1:2380,name2=http://host2:2380".
+	InitialCluster string
+
+	// InitialClusterToken keeps clusters apart that have the same peer URLs.
+	// All members must be restored with the same one.
+	InitialClusterToken string
+
+	// SkipHashCheck skips the comparison with the SHA-256 trailer. It is needed
+	// for a db file copied out of a data directory, which has none. The
+	// structure of the file is checked all the same.
+	SkipHashCheck bool
+
+	// InitialMmapSize is the size in bytes that the database is mapped with
+	// while it is edited. Zero, the default, maps what the file needs.
+	InitialMmapSize uint64
+
+	// RevisionBump is added to the latest revision, so that clients with
+	// caches never see revisions go backwards. It needs MarkCompacted.
+	RevisionBump uint64
+
+	// MarkCompacted marks the bumped revision as compacted, so that watchers
+	// from before the restore are told to start anew. It needs RevisionBump.
+	MarkCompacted bool
+
+	// AllowEmptyDataDir accepts an OutputDataDir that exists and holds nothing
+	// but, possibly, "lost+found": a freshly mounted volume.
+	AllowEmptyDataDir bool
+
+	// DropAlarms drops the alarms that are in the snapshot. It is off by
+	// default, and the restored cluster then has them too: one of a member that
+	// no longer exists goes on blocking writes (NOSPACE) until it is disarmed.
+	DropAlarms bool
+}

@@ -1,0 +1,138 @@
+package snapshot
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/bootstrap"
+	"etcd.example/snapshot/internal/durable"
+)
+
+// staging is the data directory while it is built, out of sight. Its files are
+// synced when it is published.
+type staging struct {
+	fs     durable.FS
+	snap   string // member/snap
+	walDir string
+}
+
+func stagingFor(fsys durable.FS, p *plan, target *durable.Target) *staging {
+	member := filepath.Join(target.TreeDir(), "member")
+	s := &staging{fs: fsys, snap: filepath.Join(member, "snap"), walDir: target.WALTreeDir()}
+	if !p.separateWAL() {
+		s.walDir = filepath.Join(member, p.walName)
+	}
+	return s
+}
+
+func (s *staging) makeDirs() error {
+	if err := durable.MkdirAll(s.fs, s.snap); err != nil {
+		return err
+	}
+	return durable.MkdirAll(s.fs, s.walDir)
+}
+
+func (s *staging) db() string { return filepath.Join(s.snap, "db") }
+
+const fileMode = 0o600
+
+// create makes a file that did not exist, has write fill it, and closes it.
+func (s *staging) create(path string, write func(durable.File) error) (err error) {
+	f, err := s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return write(f)
+}
+
+// database stages the database: a copy whose digest and structure are checked.
+func (s *staging) database(ctx context.Context, m *V3Manager, copyTo func(durable.File) (int64, error)) error {
+	return s.create(s.db(), func(f durable.File) error {
+		size, err := copyTo(f)
+		if err != nil {
+			return err
+		}
+		return checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, size), size)
+	})
+}
+
+// checkStructure walks the staged database, and leaves it so that bbolt need
+// not do the same.
+func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) error {
+	db, err := boltfile.Open(f, size)
+	if err != nil {
+		return asCorrupt(err)
+	}
+	usage, _, err := db.Scan(ctx, boltfile.Options{Read: mt.add})
+	if err != nil {
+		return asCorrupt(err)
+	}
+	mt.finish()
+	return asCorrupt(db.SeedFreelist(f, usage))
+}
+
+// edit makes the database part of the new cluster, in one transaction. bbolt
+// need not sync: nobody sees the file until all of it is synced.
+func (s *staging) edit(p *plan) (err error) {
+	db, err := bbolt.Open(s.db(), fileMode, &bbolt.Options{
+		Timeout:         time.Second, // nobody else knows the file
+		InitialMmapSize: p.initialMmapSize,
+		NoFreelistSync:  true,
+		NoSync:          true,
+		NoGrowSync:      true,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.Update(func(tx *bbolt.Tx) error {
+		_, err := p.cluster.Edit(tx, p.changes)
+		return err
+	})
+	var malformed *bootstrap.MalformedError
+	var overflow *bootstrap.OverflowError
+	switch {
+	case errors.As(err, &malformed):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case errors.As(err, &overflow):
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return err
+}
+
+func (s *staging) writeWAL(cluster *bootstrap.Cluster) error {
+	return s.create(filepath.Join(s.walDir, bootstrap.WALName), func(f durable.File) error {
+		if err := s.fs.Allocate(f, bootstrap.SegmentSize); err != nil {
+			return err
+		}
+		w := bufio.NewWriter(f)
+		if err := cluster.WriteWAL(w); err != nil {
+			return err
+		}
+		return w.Flush()
+	})
+}
+
+func (s *staging) writeSnap(cluster *bootstrap.Cluster) error {
+	name, content, err := cluster.Snap()
+	if err != nil {
+		return err
+	}
+	return s.create(filepath.Join(s.snap, name), func(f durable.File) error {
+		n, err := f.Write(content)
+		if err == nil && n < len(content) {
+			err = io.ErrShortWrite
+		}
+		return err
+	})
+}

@@ -1,0 +1,151 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/trailer"
+)
+
+// Saved says what SaveTo wrote.
+type Saved struct {
+	Size    int64         // bytes written, trailer included
+	SHA256  [32]byte      // digest of the database, as in the trailer
+	Version string        // storage version that the server named, empty before etcd 3.6
+	Took    time.Duration // from dialling to the last byte
+}
+
+// Save fetches a snapshot from the one member that cfg.Endpoints names and
+// writes it to dbPath. The file is the point-in-time state of that member,
+// which may be a follower or a learner and then lag behind the leader.
+//
+// On nil, dbPath is the complete snapshot with its SHA-256 trailer, readable
+// and writable by its owner alone. Its digest was compared while it streamed;
+// the file and the directory entry are on disk. What stood at dbPath before is
+// replaced in that one moment: on any error, and if the process is killed, it
+// is untouched. On error nothing else is left either; what a killed process
+// leaves beside dbPath, the next Save to it removes. A symbolic link at dbPath is
+// followed, its target replaced. Concurrent calls, also for
+// one dbPath, each publish a whole file, the last one to end wins.
+//
+// An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
+// [ErrStalled] means that the server could not be reached, or sent no byte, for
+// the time of [WithStallTimeout]; [ErrTruncated] that the stream ended before
+// the number of bytes that the server announced; [ErrNoTrailer] that it ended
+// right there, without the digest; [ErrChecksum] that the digest differs;
+// [ErrCorrupt] that what the server announced or sent cannot be a snapshot.
+// When ctx ends, so does the stream, and the error matches [context.Canceled]
+// or [context.DeadlineExceeded]. What the server refuses, it refuses as it
+// would with etcd's client: errors of package rpctypes and gRPC status codes
+// are found with [errors.Is] and status.Code.
+//
+// cfg means what it means to [clientv3.New], and is not modified. Windows and
+// message sizes that it sets are kept; where it sets none, Save has windows
+// large enough for a distant member. Save logs, and the client does, to
+// cfg.Logger, or if that is nil to the manager's logger. AutoSyncInterval is
+// ignored, since it could lead to another member.
+func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
+	defer wrap("save", dbPath, &err)
+	if err := checkEndpoint(cfg); err != nil {
+		return err
+	}
+	file, err := durable.CreateFile(m.fs, dbPath)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := file.Cleanup(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		}
+	}()
+	lg := m.saveLogger(cfg)
+	saved, err := m.download(ctx, cfg, lg, &writebackWriter{fs: m.fs, f: file.File()})
+	if err != nil {
+		return err
+	}
+	if err := file.Commit(); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	lg.Info("saved snapshot", zap.String("path", dbPath), zap.Int64("bytes", saved.Size), zap.Duration("took", saved.Took))
+	return nil
+}
+
+// SaveTo streams a snapshot from the one member that cfg.Endpoints names to w,
+// without a temporary file. ctx, cfg and the errors are those of
+// [V3Manager.Save].
+//
+// On nil, w has received the complete snapshot with its SHA-256 trailer, whose
+// digest has matched; nothing was synced or closed. On error, w has received
+// some part of its beginning, possibly nothing, but never the trailer, unless
+// it was its own last Write that failed. The caller must then throw away what
+// w holds: truncate it, delete the object, abort the upload. Should it be kept
+// by mistake, Status and Restore refuse it with [ErrNoTrailer].
+//
+// Calls of w.Write come from the calling goroutine, in blocks of up to 1 MiB. An
+// error of w ends the stream at once and is found with [errors.Is]; a Write
+// that takes too little without saying why is [io.ErrShortWrite]. The time that
+// w takes is not counted against the server. SaveTo cannot interrupt a Write:
+// when ctx ends, it returns after the Write that is under way.
+func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (saved Saved, err error) {
+	defer wrap("save", "", &err)
+	if err := checkEndpoint(cfg); err != nil {
+		return Saved{}, err
+	}
+	return m.download(ctx, cfg, m.saveLogger(cfg), w)
+}
+
+// download streams one snapshot to w: client, stream, verification.
+func (m *V3Manager) download(ctx context.Context, cfg clientv3.Config, lg *zap.Logger, w io.Writer) (Saved, error) {
+	start := time.Now()
+	watch := watchStall(ctx, m.stallTimeout)
+	defer watch.end()
+
+	client, err := newSaveClient(watch.ctx, cfg, lg)
+	if err != nil {
+		return Saved{}, fmt.Errorf("make client: %w", watch.explain(err))
+	}
+	defer func() { _ = client.Close() }() // the stream has ended or does not matter
+	stream, err := openSnapshot(watch.ctx, client)
+	if err != nil {
+		return Saved{}, fmt.Errorf("open stream: %w", watch.explain(err))
+	}
+	lg.Info("fetching snapshot", zap.String("endpoint", cfg.Endpoints[0]))
+
+	r := receiver{stream: stream, watch: watch, newMeter: func(total int64) *meter {
+		return m.newMeter("save", PhaseDownload, total)
+	}}
+	digest, err := r.receive(w)
+	if err != nil {
+		return Saved{}, err
+	}
+	return Saved{
+		Size:    digest.Size + trailer.Size,
+		SHA256:  digest.Sum,
+		Version: r.version,
+		Took:    time.Since(start),
+	}, nil
+}
+
+func checkEndpoint(cfg clientv3.Config) error {
+	if n := len(cfg.Endpoints); n != 1 {
+		return fmt.Errorf("%w: got %d", ErrEndpoints, n)
+	}
+	if cfg.Endpoints[0] == "" {
+		return fmt.Errorf("%w: got an empty one", ErrEndpoints)
+	}
+	return nil
+}
+
+func (m *V3Manager) saveLogger(cfg clientv3.Config) *zap.Logger {
+	if cfg.Logger != nil {
+		return cfg.Logger
+	}
+	return m.lg
+}

@@ -1,0 +1,120 @@
+package snapshot_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// failingFS fails the operations named in fail.
+type failingFS struct {
+	durable.FS
+	fail       map[string]error
+	writebacks atomic.Int64 // bytes
+}
+
+type failingFile struct {
+	durable.File
+	fs *failingFS
+}
+
+func (f *failingFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	if err := f.fail["open"]; err != nil {
+		return nil, err
+	}
+	file, err := f.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &failingFile{File: file, fs: f}, nil
+}
+
+func (f *failingFS) TryLock(file durable.File) error {
+	return f.FS.TryLock(file.(*failingFile).File)
+}
+
+func (f *failingFS) StartWriteback(file durable.File, off, n int64) error {
+	if off != f.writebacks.Add(n)-n {
+		return errors.New("write-back out of order")
+	}
+	return f.fail["write back"]
+}
+
+func (f *failingFS) Rename(oldpath, newpath string) error {
+	if err := f.fail["rename"]; err != nil {
+		return err
+	}
+	return f.FS.Rename(oldpath, newpath)
+}
+
+func (f *failingFS) Remove(name string) error {
+	return errors.Join(f.fail["remove"], f.FS.Remove(name))
+}
+
+func (f *failingFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.fs.fail["write"]; err != nil {
+		n, _ := f.File.WriteAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
+func (f *failingFile) Sync() error { return errors.Join(f.fs.fail["sync"], f.File.Sync()) }
+
+func TestSaveToFailingDisk(t *testing.T) {
+	db := snaptest.Opaque(9<<20 + 8192)
+	for _, op := range []string{"open", "write", "write back", "sync", "rename"} {
+		t.Run(op, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+			disk := &failingFS{FS: durable.OS, fail: map[string]error{op: syscall.EIO}}
+			m := snapshot.New(snapshot.WithSaveFS(disk))
+			_, err := saveToPath(t.Context(), t, m, s.ClientConfig())
+			require.ErrorIs(t, err, syscall.EIO)
+			requireNoOther(t, err, syscall.EIO)
+		})
+	}
+}
+
+func TestSaveSaysWhatItCouldNotCleanUp(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendDB(snaptest.Opaque(4096)) })
+	disk := &failingFS{FS: durable.OS, fail: map[string]error{"remove": syscall.EIO}}
+	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithSaveFS(disk)), s.ClientConfig())
+	require.ErrorIs(t, err, snapshot.ErrNoTrailer)
+	require.ErrorIs(t, err, syscall.EIO)
+}
+
+func TestSaveStartsWritebackEarly(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(20 << 20)) })
+	disk := &failingFS{FS: durable.OS}
+	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithSaveFS(disk)), s.ClientConfig())
+	require.NoError(t, err)
+	require.EqualValues(t, 16<<20, disk.writebacks.Load())
+}
+
+func TestSaveFollowsLink(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "real.db"), filepath.Join(dir, "link.db")
+	require.NoError(t, os.WriteFile(target, []byte(before), 0o600))
+	require.NoError(t, os.Symlink("real.db", link))
+	db := snaptest.Opaque(8192)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	require.NoError(t, snapshot.New().Save(t.Context(), s.ClientConfig(), link))
+	got, err := os.ReadFile(target)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(withTrailer(db), got))
+	info, err := os.Lstat(link)
+	require.NoError(t, err)
+	require.Equal(t, fs.ModeSymlink, info.Mode().Type())
+}

@@ -1,0 +1,39 @@
+package snapshot
+
+import (
+	"google.golang.org/grpc/mem"
+
+	"etcd.example/snapshot/internal/durable"
+)
+
+// WithSaveFS makes Save write to fs.
+func WithSaveFS(fs durable.FS) Option {
+	return func(m *V3Manager) { m.fs = fs }
+}
+
+// SaveChunk is what one message of the stream says.
+type SaveChunk struct {
+	Remaining uint64
+	Version   string
+	Blob      []byte
+}
+
+// DecodeSaveChunk decodes a message as Save does, out of buffers of the given
+// sizes.
+func DecodeSaveChunk(wire []byte, cut int) (SaveChunk, error) {
+	var data mem.BufferSlice
+	for len(wire) > cut && cut > 0 {
+		data = append(data, mem.SliceBuffer(wire[:cut]))
+		wire = wire[cut:]
+	}
+	data = append(data, mem.SliceBuffer(wire))
+	var msg chunk
+	defer msg.release()
+	if err := newSnapshotCodec().Unmarshal(data, &msg); err != nil {
+		return SaveChunk{}, err
+	}
+	out := SaveChunk{Remaining: msg.remaining, Version: msg.version, Blob: make([]byte, msg.size)}
+	n, _ := msg.blob.Read(out.Blob)
+	out.Blob = out.Blob[:n]
+	return out, nil
+}

@@ -1,0 +1,462 @@
+package snapshot_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/trailer"
+)
+
+var unavailable = status.Error(codes.Unavailable, "not now")
+
+const (
+	// shortStall is long enough for a busy machine to get the next message
+	// through.
+	shortStall = 200 * time.Millisecond
+	// longStall is for when no stall is wanted.
+	longStall = 20 * time.Second
+)
+
+// fault is a way in which a server misbehaves.
+type fault struct {
+	// script gets a channel that is closed when the first message has arrived.
+	script func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error
+	want   error
+	code   codes.Code // of the gRPC status, if it was the server that ended the stream
+	text   string     // in the message
+	held   bool       // the server holds on to its snapshot until it is let go of
+}
+
+var faults = map[string]fault{
+	"stalls before the first message": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.Stall() },
+		want:   snapshot.ErrStalled,
+		held:   true,
+	},
+	"stalls in the middle": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Stall())
+		},
+		want: snapshot.ErrStalled,
+		text: "got 2097152 bytes of 3153920 announced",
+		held: true,
+	},
+	"stalls before the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendDB(db), c.Stall())
+		},
+		want: snapshot.ErrStalled,
+		held: true,
+	},
+	"stalls after the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendSnapshot(db), c.Stall())
+		},
+		want: snapshot.ErrStalled,
+		held: true,
+	},
+	"floods empty messages": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.Flood(0) },
+		want:   snapshot.ErrStalled,
+		held:   true,
+	},
+	"floods empty messages that announce": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Flood(len(db)) },
+		want:   snapshot.ErrStalled,
+		text:   "got 0 bytes of 3153920 announced",
+		held:   true,
+	},
+	"floods empty messages in the middle": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Flood(len(db)-2<<20))
+		},
+		want: snapshot.ErrStalled,
+		held: true,
+	},
+	"sends nothing": {
+		script: func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error { return nil },
+		want:   snapshot.ErrTruncated,
+	},
+	"announces and ends": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Send(nil, len(db)) },
+		want:   snapshot.ErrTruncated,
+		text:   "got 0 bytes of 3153920 announced",
+	},
+	"ends early": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return c.SendPart(db[:2<<20], len(db), 0)
+		},
+		want: snapshot.ErrTruncated,
+		text: "got 2097152 bytes of 3153920 announced",
+	},
+	"ends early with an error": {
+		script: func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error {
+			if err := c.SendPart(db[:2<<20], len(db), 0); err != nil {
+				return err
+			}
+			<-arrived
+			return status.Error(codes.Internal, "disk on fire")
+		},
+		want: snapshot.ErrTruncated,
+		code: codes.Internal,
+		text: "disk on fire",
+	},
+	"resets the connection": {
+		script: func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error {
+			if err := c.SendPart(db[:2<<20], len(db), 0); err != nil {
+				return err
+			}
+			<-arrived
+			return c.Reset()
+		},
+		want: snapshot.ErrTruncated,
+		code: codes.Unavailable,
+	},
+	"resets every connection before the first message": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.Reset() },
+		want:   snapshot.ErrStalled,
+	},
+	"is never available": {
+		script: func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error { return unavailable },
+		want:   snapshot.ErrStalled,
+	},
+	"refuses with an error of etcd's": {
+		script: func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error { return rpctypes.ErrGRPCPermissionDenied },
+		want:   rpctypes.ErrPermissionDenied,
+		code:   codes.PermissionDenied,
+	},
+	"omits the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.SendDB(db) },
+		want:   snapshot.ErrNoTrailer,
+	},
+	"cuts the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			sum := sha256.Sum256(db)
+			return errors.Join(c.SendDB(db), c.Send(sum[:20], 0))
+		},
+		want: snapshot.ErrTruncated,
+		text: "got 20 bytes of the trailer, want 32",
+	},
+	"damages the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			sum := sha256.Sum256(db)
+			sum[31] ^= 1
+			return errors.Join(c.SendDB(db), c.Send(sum[:], 0))
+		},
+		want: snapshot.ErrChecksum,
+		text: "got f116a20d", // the digest of db
+	},
+	"flips a bit at the beginning": {script: flipBit(0), want: snapshot.ErrChecksum},
+	"flips a bit in the middle":    {script: flipBit(3 << 19), want: snapshot.ErrChecksum},
+	"flips a bit at the end":       {script: flipBit(3153919), want: snapshot.ErrChecksum},
+	"swaps two messages": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			swapped := slices.Concat(db[32<<10:64<<10], db[:32<<10], db[64<<10:])
+			sum := sha256.Sum256(db)
+			return errors.Join(c.SendDB(swapped), c.Send(sum[:], 0))
+		},
+		want: snapshot.ErrChecksum,
+	},
+	"announces a page more":        {script: lie(4096), want: snapshot.ErrTruncated},
+	"announces the trailer too":    {script: lie(trailer.Size), want: snapshot.ErrCorrupt, text: "announced 3153952 bytes, want a multiple of 512"},
+	"announces a page less":        {script: lie(-4096), want: snapshot.ErrCorrupt, text: "announced were 3149824 and a trailer of 32"},
+	"announces the first message":  {script: lie(-(3153920 - 32<<10)), want: snapshot.ErrCorrupt, text: "announced were 32768"},
+	"announces an exbibyte":        {script: lie(1 << 60), want: snapshot.ErrTruncated, text: "of 1152921504610000896 announced"},
+	"announces more than there is": {script: lie(math.MaxInt), want: snapshot.ErrCorrupt, text: "announced 32768 bytes and 9223372036857896959 more"},
+	"announces a negative number":  {script: lie(-3153920), want: snapshot.ErrCorrupt},
+	"sends a trailer only": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error {
+			sum := sha256.Sum256(nil)
+			return c.Send(sum[:], 0)
+		},
+		want: snapshot.ErrCorrupt,
+	},
+	"sends a byte after the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendSnapshot(db), c.Send([]byte{0}, 0))
+		},
+		want: snapshot.ErrCorrupt,
+	},
+	"sends the snapshot twice": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendSnapshot(db), c.SendSnapshot(db))
+		},
+		want: snapshot.ErrCorrupt,
+	},
+	"sends for ever": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			for {
+				if err := c.Send(db, len(db)); err != nil {
+					return err
+				}
+			}
+		},
+		want: snapshot.ErrCorrupt,
+	},
+	"sends everything and ends with an error": {
+		script: func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error {
+			if err := c.SendSnapshot(db); err != nil {
+				return err
+			}
+			<-arrived
+			return status.Error(codes.DataLoss, "on second thought")
+		},
+		want: nil, // the status is all there is
+		code: codes.DataLoss,
+	},
+}
+
+func flipBit(at int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
+	return func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+		damaged := slices.Clone(db)
+		damaged[at] ^= 0x10
+		sum := sha256.Sum256(db)
+		return errors.Join(c.SendDB(damaged), c.Send(sum[:], 0))
+	}
+}
+
+func lie(bytes int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
+	return func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+		sum := sha256.Sum256(db)
+		return errors.Join(c.SendPart(db, len(db), bytes), c.Send(sum[:], 0))
+	}
+}
+
+func TestSaveFromFaultyServer(t *testing.T) {
+	db := snaptest.Opaque(3<<20 + 8192)
+	for name, f := range faults {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				arrived := make(chan struct{})
+				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return f.script(c, db, arrived) })
+				stall := longStall
+				if f.want == snapshot.ErrStalled {
+					stall = shortStall
+				}
+				m := snapshot.New(snapshot.WithStallTimeout(stall), snapshot.WithProgress(func(p snapshot.Progress) {
+					if p.Done == 0 {
+						close(arrived)
+					}
+				}))
+				_, err := fetch(t.Context(), t, m, s.ClientConfig())
+				require.Error(t, err)
+				if f.want != nil {
+					require.ErrorIs(t, err, f.want)
+				}
+				requireNoOther(t, err, f.want)
+				if f.code != codes.OK {
+					require.Equal(t, f.code, status.Code(err), "%v", err)
+				}
+				require.Contains(t, err.Error(), f.text)
+				if f.held {
+					s.WaitReleased(t)
+				}
+			})
+		})
+	}
+}
+
+// requireNoOther wants err to match no sentinel but want: one failure, one name.
+func requireNoOther(t *testing.T, err, want error) {
+	t.Helper()
+	for _, other := range []error{
+		snapshot.ErrEndpoints, snapshot.ErrStalled, snapshot.ErrTruncated, snapshot.ErrNoTrailer, snapshot.ErrChecksum,
+		snapshot.ErrCorrupt, context.Canceled, context.DeadlineExceeded, io.EOF,
+	} {
+		if other != want {
+			require.NotErrorIs(t, err, other)
+		}
+	}
+}
+
+func TestSaveFromUnreachable(t *testing.T) {
+	endpoints := map[string]struct {
+		endpoint func(testing.TB) string
+		text     string
+	}{
+		"silent":   {endpoint: snaptest.SilentEndpoint},
+		"refusing": {endpoint: snaptest.RefusingEndpoint, text: "connection refused"},
+	}
+	for name, tc := range endpoints {
+		for login, user := range map[string]string{"": "", " with login": "root"} {
+			t.Run(name+login, func(t *testing.T) {
+				saveForms(t, func(t *testing.T, fetch savedBy) {
+					snaptest.NoLeaks(t)
+					cfg := clientv3.Config{Endpoints: []string{tc.endpoint(t)}, Username: user, Password: user}
+
+					m := snapshot.New(snapshot.WithStallTimeout(shortStall))
+					_, err := fetch(t.Context(), t, m, cfg)
+					require.ErrorIs(t, err, snapshot.ErrStalled)
+					requireNoOther(t, err, snapshot.ErrStalled)
+					if user == "" {
+						require.Contains(t, err.Error(), tc.text)
+					}
+
+					m = snapshot.New(snapshot.WithStallTimeout(0))
+					ctx, cancel := context.WithTimeout(t.Context(), shortStall)
+					defer cancel()
+					_, err = fetch(ctx, t, m, cfg)
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					requireNoOther(t, err, context.DeadlineExceeded)
+
+					ctx, cancel = context.WithCancel(t.Context())
+					time.AfterFunc(shortStall/4, cancel)
+					_, err = fetch(ctx, t, m, cfg)
+					require.ErrorIs(t, err, context.Canceled)
+					requireNoOther(t, err, context.Canceled)
+				})
+			})
+		}
+	}
+}
+
+func TestSaveLoginTimeout(t *testing.T) {
+	snaptest.NoLeaks(t)
+	cfg := clientv3.Config{
+		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
+		DialTimeout: shortStall / 4,
+	}
+	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestSaveLoginEndsWithConfigContext(t *testing.T) {
+	snaptest.NoLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(shortStall/4, cancel)
+	cfg := clientv3.Config{
+		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
+		Context: ctx,
+	}
+	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+var errOwn = errors.New("no more backups today")
+
+func TestSaveCancelled(t *testing.T) {
+	db := snaptest.Opaque(3<<20 + 8192)
+	halfway := func(c *snaptest.SnapshotCall) error {
+		return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Stall())
+	}
+	for name, tc := range map[string]struct {
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want []error
+	}{
+		"cancel": {context.WithCancel, []error{context.Canceled}},
+		"cause": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			return ctx, func() { cancel(errOwn) }
+		}, []error{context.Canceled, errOwn}},
+		"deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithTimeout(ctx, shortStall)
+			context.AfterFunc(ctx, cancel)
+			return ctx, func() {}
+		}, []error{context.DeadlineExceeded}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				s := snaptest.Serve(t, halfway)
+				ctx, end := tc.end(t.Context())
+				m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
+					if p.Done > 0 {
+						end()
+					}
+				}))
+				_, err := fetch(ctx, t, m, s.ClientConfig())
+				for _, want := range tc.want {
+					require.ErrorIs(t, err, want)
+				}
+				requireNoOther(t, err, tc.want[0])
+				s.WaitReleased(t)
+			})
+		})
+	}
+	t.Run("before", func(t *testing.T) {
+		saveForms(t, func(t *testing.T, fetch savedBy) {
+			snaptest.NoLeaks(t)
+			s := snaptest.Serve(t, halfway)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := fetch(ctx, t, snapshot.New(), s.ClientConfig())
+			require.ErrorIs(t, err, context.Canceled)
+			requireNoOther(t, err, context.Canceled)
+		})
+	})
+}
+
+// The server knows the deadline and may notice it first.
+func TestSaveDeadlineNoticedByServer(t *testing.T) {
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			return errors.Join(c.Send(nil, 4096), status.Error(codes.DeadlineExceeded, "too late"))
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := fetch(ctx, t, snapshot.New(snapshot.WithStallTimeout(longStall)), s.ClientConfig())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		requireNoOther(t, err, context.DeadlineExceeded)
+		require.Contains(t, err.Error(), "too late")
+	})
+}
+
+func TestSaveTriesAgainUntilTheFirstMessage(t *testing.T) {
+	db := snaptest.Opaque(8192)
+	for name, refusal := range map[string]error{
+		"unavailable": unavailable,
+		"old token":   rpctypes.ErrGRPCInvalidAuthToken,
+		"no user":     rpctypes.ErrGRPCUserEmpty,
+	} {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+					if c.Number < 4 {
+						return refusal
+					}
+					return c.SendSnapshot(db)
+				})
+				cfg := s.ClientConfig()
+				cfg.Username, cfg.Password = "root", "root"
+				got, err := fetch(t.Context(), t, snapshot.New(), cfg)
+				require.NoError(t, err)
+				require.Equal(t, withTrailer(db), got)
+				require.Len(t, s.Tokens(), 4)
+				require.NotContains(t, s.Tokens(), "")
+				if name != "unavailable" {
+					require.Len(t, slices.Compact(s.Tokens()), 4, "a token was used again")
+				}
+			})
+		})
+	}
+}
+
+func TestSaveMessageLimit(t *testing.T) {
+	db := snaptest.Opaque(1 << 20)
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			c.Chunk = len(db)
+			return c.SendSnapshot(db)
+		})
+		cfg := s.ClientConfig()
+		cfg.MaxCallRecvMsgSize, cfg.MaxCallSendMsgSize = 1<<20-1, 1<<10
+		_, err := fetch(t.Context(), t, snapshot.New(), cfg)
+		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+	})
+}

@@ -1,0 +1,172 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"google.golang.org/grpc"
+
+	"etcd.example/snapshot/internal/trailer"
+)
+
+// receiver takes in one stream. It trusts nothing but the digest at the end,
+// and writes no more than was announced at the beginning.
+type receiver struct {
+	stream   grpc.ClientStream
+	watch    *stallWatch
+	newMeter func(total int64) *meter
+
+	meter     *meter
+	announced bool
+	total     int64  // bytes of the database, as announced
+	got       int64  // bytes received
+	version   string // storage version of the server
+}
+
+// receive writes the snapshot to w. The last block, with the trailer in it, is
+// written when the stream has come to a good end and the digest has matched.
+func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
+	blocks := newBlockWriter(w)
+	defer blocks.abandon()
+
+	var msg chunk
+	defer msg.release()
+	for {
+		err := r.stream.RecvMsg(&msg)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return trailer.Digest{}, r.interrupted(err)
+		}
+		if err := r.take(&msg, blocks); err != nil {
+			return trailer.Digest{}, err
+		}
+	}
+	r.watch.pause()
+	if err := r.complete(); err != nil {
+		return trailer.Digest{}, err
+	}
+	digest := blocks.digest()
+	if err := digest.Check(); err != nil {
+		return trailer.Digest{}, trailerError(err)
+	}
+	if err := blocks.write(); err != nil {
+		return trailer.Digest{}, err
+	}
+	r.meter.finish()
+	return digest, nil
+}
+
+// take checks one message and moves its blob into blocks.
+func (r *receiver) take(msg *chunk, blocks *blockWriter) error {
+	if !r.announced {
+		if err := r.announce(msg); err != nil {
+			return err
+		}
+	}
+	if msg.size == 0 {
+		return nil
+	}
+	r.watch.restart()
+	if int64(msg.size) > r.total+trailer.Size-r.got {
+		return fmt.Errorf("%w: the server sent at least %d bytes, announced were %d and a trailer of %d",
+			ErrCorrupt, r.got+int64(msg.size), r.total, trailer.Size)
+	}
+	for rest := msg.size; rest > 0; {
+		room := blocks.room()
+		n, err := io.ReadFull(&msg.blob, room[:min(rest, len(room))])
+		if err != nil {
+			return fmt.Errorf("read message: %w", err)
+		}
+		rest -= n
+		r.got += int64(n)
+		if blocks.filled(n) {
+			if err := r.flush(blocks); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// announce notes how much the server means to send. A message that says nothing
+// is no announcement: from a server that cannot read its own database, nothing
+// else follows.
+func (r *receiver) announce(msg *chunk) error {
+	if msg.size == 0 && msg.remaining == 0 {
+		return nil
+	}
+	blob := uint64(msg.size)
+	if msg.remaining > math.MaxInt64-trailer.Size-blob {
+		return fmt.Errorf("%w: the server announced %d bytes and %d more", ErrCorrupt, blob, msg.remaining)
+	}
+	total := int64(msg.remaining + blob)
+	if total%trailer.Sector != 0 {
+		return fmt.Errorf("%w: the server announced %d bytes, want a multiple of %d", ErrCorrupt, total, trailer.Sector)
+	}
+	r.announced, r.total, r.version = true, total, msg.version
+	r.watch.pause()
+	r.meter = r.newMeter(total + trailer.Size)
+	r.watch.restart()
+	return nil
+}
+
+// flush writes a block while the clock stands still: a slow writer is not a
+// silent server.
+func (r *receiver) flush(blocks *blockWriter) error {
+	r.watch.pause()
+	defer r.watch.restart()
+	n, err := blocks.flush()
+	r.meter.add(int64(n))
+	return err
+}
+
+// complete says whether a stream that ended well has brought everything.
+func (r *receiver) complete() error {
+	switch {
+	case !r.announced:
+		return fmt.Errorf("%w: the server sent nothing", ErrTruncated)
+	case r.got == r.total:
+		return fmt.Errorf("%w: the server sent the %d bytes that it announced and no digest", ErrNoTrailer, r.total)
+	case r.got != r.total+trailer.Size:
+		return r.truncated()
+	}
+	return nil
+}
+
+func (r *receiver) truncated() error {
+	if r.got >= r.total {
+		return fmt.Errorf("%w: got %d bytes of the trailer, want %d", ErrTruncated, r.got-r.total, trailer.Size)
+	}
+	return fmt.Errorf("%w: got %d bytes of %d announced", ErrTruncated, r.got, r.total)
+}
+
+// interrupted says why a stream ended badly.
+func (r *receiver) interrupted(err error) error {
+	err = r.watch.explain(err)
+	switch {
+	case !r.announced:
+		return err
+	case errors.Is(err, ErrStalled), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("got %d bytes of %d announced: %w", r.got, r.total, err)
+	case r.got == r.total+trailer.Size:
+		return fmt.Errorf("after the trailer: %w", err)
+	default:
+		return fmt.Errorf("%w: %w", r.truncated(), err)
+	}
+}
+
+// trailerError gives what package trailer found the identity that callers know.
+func trailerError(err error) error {
+	switch {
+	case errors.Is(err, trailer.ErrMissing):
+		return fmt.Errorf("%w: %w", ErrNoTrailer, err)
+	case errors.Is(err, trailer.ErrMismatch):
+		return fmt.Errorf("%w: %w", ErrChecksum, err)
+	}
+	return err
+}

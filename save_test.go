@@ -1,0 +1,300 @@
+package snapshot_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/trailer"
+)
+
+// saveForms runs a test on Save and on SaveTo. A savedBy fetches a snapshot and
+// returns what was written in the end.
+func saveForms(t *testing.T, run func(t *testing.T, fetch savedBy)) {
+	t.Run("Save", func(t *testing.T) { run(t, saveToPath) })
+	t.Run("SaveTo", func(t *testing.T) { run(t, saveToWriter) })
+}
+
+type savedBy func(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error)
+
+const before = "what stood there before"
+
+// saveToPath saves over an existing file and checks the promises of Save about
+// the directory: on error it is as it was, on nil it holds the new file alone.
+func saveToPath(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "snapshot.db")
+	require.NoError(t, os.WriteFile(path, []byte(before), 0o644))
+
+	err := m.Save(ctx, cfg, path)
+
+	require.Equal(t, []string{"snapshot.db"}, snaptest.TreeList(t, dir))
+	got, rerr := os.ReadFile(path)
+	require.NoError(t, rerr)
+	if err != nil {
+		require.Equal(t, before, string(got))
+		requireError(t, err, path)
+		return nil, err
+	}
+	info, serr := os.Stat(path)
+	require.NoError(t, serr)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	return got, nil
+}
+
+// saveToWriter saves to memory and checks the promises of SaveTo about a writer
+// that did not fail: it never gets the trailer of a snapshot that is not good.
+func saveToWriter(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error) {
+	var w bytes.Buffer
+	saved, err := m.SaveTo(ctx, cfg, &w)
+	if err != nil {
+		require.Zero(t, saved)
+		require.Zero(t, w.Len()%trailer.Sector, "w has a trailer, or part of one")
+		requireError(t, err, "")
+		return nil, err
+	}
+	require.EqualValues(t, w.Len(), saved.Size)
+	require.Equal(t, sha256.Sum256(w.Bytes()[:w.Len()-trailer.Size]), saved.SHA256)
+	require.Positive(t, saved.Took)
+	return w.Bytes(), nil
+}
+
+func requireError(t *testing.T, err error, path string) {
+	t.Helper()
+	var e *snapshot.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "save", e.Op)
+	require.Equal(t, path, e.Path)
+	require.False(t, errors.As(e.Err, new(*snapshot.Error)), "wrapped twice: %v", err)
+}
+
+func withTrailer(db []byte) []byte {
+	sum := sha256.Sum256(db)
+	return append(slices.Clip(db), sum[:]...)
+}
+
+func TestSaveWhole(t *testing.T) {
+	for name, tc := range map[string]struct{ size, chunk int }{
+		"one sector":             {512, 32 << 10},
+		"one message":            {20 << 10, 32 << 10},
+		"whole blocks":           {4 << 20, 32 << 10},
+		"a block and a sector":   {1<<20 + 512, 32 << 10},
+		"a sector short of one":  {1<<20 - 512, 32 << 10},
+		"odd messages":           {3<<20 + 4096, 7919},
+		"a giant message":        {9<<20 + 4096, 64 << 20},
+		"more blocks than exist": {12 << 20, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := snaptest.Opaque(tc.size)
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+					c.Chunk = tc.chunk
+					return c.SendSnapshot(db)
+				})
+				got, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(withTrailer(db), got), "not what was sent")
+			})
+		})
+	}
+}
+
+func TestSaveToSaysVersion(t *testing.T) {
+	for _, version := range []string{"", "3.6.0"} {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			c.Version = version
+			return c.SendSnapshot(snaptest.Opaque(4096))
+		})
+		saved, err := snapshot.New().SaveTo(t.Context(), s.ClientConfig(), io.Discard)
+		require.NoError(t, err)
+		require.Equal(t, version, saved.Version)
+	}
+}
+
+func TestSaveWantsOneEndpoint(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
+	for name, endpoints := range map[string][]string{
+		"none":  nil,
+		"empty": {""},
+		"two":   {s.Endpoint(), s.Endpoint()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				_, err := fetch(t.Context(), t, snapshot.New(), clientv3.Config{Endpoints: endpoints})
+				require.ErrorIs(t, err, snapshot.ErrEndpoints)
+			})
+		})
+	}
+	require.Empty(t, s.Tokens(), "dialled")
+}
+
+func TestSaveBadPath(t *testing.T) {
+	snaptest.NoLeaks(t)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
+	dir := t.TempDir()
+	for name, path := range map[string]string{
+		"no directory": filepath.Join(dir, "none", "snapshot.db"),
+		"a directory":  dir,
+		"empty":        "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := snapshot.New().Save(t.Context(), s.ClientConfig(), path)
+			require.Error(t, err)
+			requireError(t, err, path)
+		})
+	}
+	require.Empty(t, s.Tokens(), "dialled for a path that cannot be written")
+	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
+func TestSaveProgress(t *testing.T) {
+	const total = 5<<20 + 4096 + trailer.Size
+	db := snaptest.Opaque(total - trailer.Size)
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+		var reports []snapshot.Progress
+		m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { reports = append(reports, p) }))
+		_, err := fetch(t.Context(), t, m, s.ClientConfig())
+		require.NoError(t, err)
+
+		require.Greater(t, len(reports), 3)
+		done := int64(-1)
+		for _, p := range reports {
+			require.Equal(t, "save", p.Op)
+			require.Equal(t, snapshot.PhaseDownload, p.Phase)
+			require.EqualValues(t, total, p.Total)
+			require.Greater(t, p.Done, done)
+			done = p.Done
+		}
+		require.EqualValues(t, total, done)
+	})
+}
+
+func TestSaveProgressOfBadSnapshotNeverEnds(t *testing.T) {
+	db := snaptest.Opaque(2<<20 + 4096)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+		if err := c.SendDB(db); err != nil {
+			return err
+		}
+		return c.Send(make([]byte, trailer.Size), 0)
+	})
+	var last snapshot.Progress
+	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { last = p }))
+	_, err := m.SaveTo(t.Context(), s.ClientConfig(), io.Discard)
+	require.ErrorIs(t, err, snapshot.ErrChecksum)
+	require.Positive(t, last.Done)
+	require.Less(t, last.Done, last.Total)
+}
+
+func TestSaveConcurrentlyToOnePath(t *testing.T) {
+	snaptest.NoLeaks(t)
+	const calls = 6
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+		return c.SendSnapshot(snaptest.Opaque(2<<20 + c.Number*512))
+	})
+	dir := t.TempDir()
+	path := filepath.Join(dir, "snapshot.db")
+	m := snapshot.New()
+	var wg sync.WaitGroup
+	errs := make([]error, calls)
+	for i := range calls {
+		wg.Go(func() { errs[i] = m.Save(t.Context(), s.ClientConfig(), path) })
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	require.Equal(t, []string{"snapshot.db"}, snaptest.TreeList(t, dir))
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(withTrailer(got[:len(got)-trailer.Size]), got), "a mixture")
+}
+
+func TestSaveKeepsConfig(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		cfg := s.ClientConfig()
+		cfg.DialOptions = append(make([]grpc.DialOption, 0, 16), grpc.WithUserAgent("backup"))
+		options := cfg.DialOptions[0]
+		_, err := fetch(t.Context(), t, snapshot.New(), cfg)
+		require.NoError(t, err)
+
+		require.Equal(t, []string{s.Endpoint()}, cfg.Endpoints)
+		require.Same(t, options, cfg.DialOptions[0])
+		for i, opt := range cfg.DialOptions[1:16] {
+			require.Nil(t, opt, "DialOptions[%d] beyond its length", i+1)
+		}
+	})
+}
+
+func TestSaveWindows(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
+	cfg := s.ClientConfig()
+
+	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.NoError(t, err)
+	stream, conn := s.Windows(t)
+	require.Equal(t, 16<<20, stream)
+	require.Equal(t, 16<<20, conn)
+
+	cfg.DialOptions = []grpc.DialOption{grpc.WithInitialWindowSize(1 << 17), grpc.WithInitialConnWindowSize(1 << 18)}
+	_, err = snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.NoError(t, err)
+	stream, conn = s.Windows(t)
+	require.Equal(t, 1<<17, stream)
+	require.Equal(t, 1<<18, conn)
+}
+
+func TestSaveLogs(t *testing.T) {
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
+	core, ofManager := observer.New(zap.DebugLevel)
+	m := snapshot.New(snapshot.WithLogger(zap.New(core)))
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		cfg := s.ClientConfig()
+		core, ofConfig := observer.New(zap.DebugLevel)
+		cfg.Logger = zap.New(core)
+		_, err := fetch(t.Context(), t, m, cfg)
+		require.NoError(t, err)
+		require.NotZero(t, ofConfig.Len())
+		require.Zero(t, ofManager.Len())
+
+		cfg.Logger = nil
+		n := ofConfig.Len()
+		_, err = fetch(t.Context(), t, m, cfg)
+		require.NoError(t, err)
+		require.NotEmpty(t, ofManager.TakeAll())
+		require.Equal(t, n, ofConfig.Len())
+	})
+}
+
+// With an interval, etcd's client would learn of other members and go on there.
+func TestSaveStaysWithItsMember(t *testing.T) {
+	other := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(8192)) })
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+		if c.Number < 20 {
+			return unavailable
+		}
+		return c.SendSnapshot(snaptest.Opaque(4096))
+	}, other.Endpoint())
+	cfg := s.ClientConfig()
+	cfg.AutoSyncInterval = time.Millisecond
+	saved, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.NoError(t, err)
+	require.EqualValues(t, 4096+trailer.Size, saved.Size)
+	require.Empty(t, other.Tokens())
+}

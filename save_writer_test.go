@@ -1,0 +1,119 @@
+package snapshot_test
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// failAt fails the nth write, counting from 1.
+func failAt(nth int, fail func(p []byte) (int, error)) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		if nth--; nth == 0 {
+			return fail(p)
+		}
+		return len(p), nil
+	})
+}
+
+var errFull = errors.New("the tape is full")
+
+func TestSaveToFailingWriter(t *testing.T) {
+	db := snaptest.Opaque(3<<20 + 8192)
+	for name, tc := range map[string]struct {
+		fail func(p []byte) (int, error)
+		want error
+	}{
+		"error":          {func([]byte) (int, error) { return 0, errFull }, errFull},
+		"error and part": {func(p []byte) (int, error) { return len(p) / 2, errFull }, errFull},
+		"short":          {func(p []byte) (int, error) { return len(p) - 1, nil }, io.ErrShortWrite},
+		"too much":       {func(p []byte) (int, error) { return len(p) + 1, nil }, io.ErrShortWrite},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for nth := 1; nth <= 4; nth++ {
+				snaptest.NoLeaks(t)
+				last := nth == 4
+				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+					if last {
+						return c.SendSnapshot(db)
+					}
+					return errors.Join(c.SendDB(db), c.Stall())
+				})
+				m := snapshot.New(snapshot.WithStallTimeout(longStall))
+				saved, err := m.SaveTo(t.Context(), s.ClientConfig(), failAt(nth, tc.fail))
+				require.ErrorIs(t, err, tc.want, "write %d", nth)
+				requireNoOther(t, err, tc.want)
+				require.Zero(t, saved)
+				if !last {
+					s.WaitReleased(t)
+				}
+			}
+		})
+	}
+}
+
+func TestSaveToPanickingWriter(t *testing.T) {
+	snaptest.NoLeaks(t)
+	db := snaptest.Opaque(3<<20 + 8192)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Stall()) })
+	w := failAt(2, func([]byte) (int, error) { panic(errFull) })
+	require.PanicsWithValue(t, errFull, func() { _, _ = snapshot.New().SaveTo(t.Context(), s.ClientConfig(), w) })
+	s.WaitReleased(t)
+}
+
+// What the caller's own code takes is not counted against the server.
+func TestSaveToSlowCaller(t *testing.T) {
+	const stall = 500 * time.Millisecond
+	db := snaptest.Opaque(3<<20 + 8192)
+	dawdle := func(when bool) {
+		if when {
+			time.Sleep(stall + stall/2)
+		}
+	}
+	for name, tc := range map[string]struct{ write, report bool }{
+		"writer": {write: true},
+		"report": {report: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+			first := true
+			m := snapshot.New(snapshot.WithStallTimeout(stall), snapshot.WithProgress(func(p snapshot.Progress) {
+				dawdle(tc.report && p.Done == 0)
+			}))
+			saved, err := m.SaveTo(t.Context(), s.ClientConfig(), writerFunc(func(p []byte) (int, error) {
+				dawdle(tc.write && first)
+				first = false
+				return len(p), nil
+			}))
+			require.NoError(t, err)
+			require.EqualValues(t, len(db)+32, saved.Size)
+		})
+	}
+}
+
+// A writer that keeps what it was given, against the contract of io.Writer,
+// must not get the wrong bytes while it still has the call.
+func TestSaveToBlocksAreStableDuringWrite(t *testing.T) {
+	db := snaptest.Opaque(12<<20 + 512)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	want := withTrailer(db)
+	_, err := snapshot.New().SaveTo(t.Context(), s.ClientConfig(), writerFunc(func(p []byte) (int, error) {
+		time.Sleep(time.Millisecond)
+		require.True(t, string(want[:len(p)]) == string(p))
+		want = want[len(p):]
+		return len(p), nil
+	}))
+	require.NoError(t, err)
+	require.Empty(t, want)
+}

@@ -1,0 +1,374 @@
+package snapshot_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// history is a database with updates, deletions and keys that came back.
+func history(tb testing.TB) *snaptest.DB {
+	tb.Helper()
+	rng := rand.New(rand.NewPCG(5, 6))
+	db := snaptest.NewDB().StorageVersion("3.7.0").ConsistentIndex(77).Term(3)
+	for range 3000 {
+		key := "key-" + string(rune('a'+rng.IntN(26))) + string(rune('a'+rng.IntN(26)))
+		switch rng.IntN(10) {
+		case 0, 1:
+			db.Delete(key)
+		case 2:
+			db.Txn(func() { db.Put(key, "in a transaction").Put(key+"x", "too") })
+		default:
+			db.Put(key, strings.Repeat("v", rng.IntN(200)))
+		}
+	}
+	return db
+}
+
+func TestStatusAgreesWithTheModel(t *testing.T) {
+	m := snapshot.New()
+	for name, build := range map[string]func() *snaptest.DB{
+		"empty":              func() *snaptest.DB { return snaptest.NewDB() },
+		"one key":            func() *snaptest.DB { return snaptest.NewDB().Put("a", "b") },
+		"only a deleted key": func() *snaptest.DB { return snaptest.NewDB().Put("a", "b").Delete("a") },
+		"came back":          func() *snaptest.DB { return snaptest.NewDB().Put("a", "b").Delete("a").Put("a", "c") },
+		"history":            func() *snaptest.DB { return history(t) },
+		"compacted":          func() *snaptest.DB { return history(t).Compact(2000) },
+		"in mid-compaction":  func() *snaptest.DB { return history(t).CompactPartially(2500, 700) },
+		"bumped":             func() *snaptest.DB { return history(t).Bump(1_000_000) },
+		"fragmented":         func() *snaptest.DB { return history(t).Fragment() },
+		"16 KiB pages":       func() *snaptest.DB { return history(t).PageSize(16 << 10) },
+		"64 KiB pages":       func() *snaptest.DB { return history(t).PageSize(64 << 10) },
+		"synced freelist":    func() *snaptest.DB { return history(t).Fragment().WithFreelist(true) },
+		"record of many MiB": func() *snaptest.DB { return history(t).Put("big", strings.Repeat("x", 9<<20)).Put("after", "1") },
+		"key of many MiB":    func() *snaptest.DB { return snaptest.NewDB().Put(strings.Repeat("k", 6<<20), "v").Put("b", "") },
+		"large deleted, back": func() *snaptest.DB {
+			k := strings.Repeat("k", 5<<20)
+			return snaptest.NewDB().Put(k, "v").Delete(k).Put("other", "").Put(k, "w").Put(k+"2", "").Delete(k + "2")
+		},
+		"no key bucket":  func() *snaptest.DB { return snaptest.NewDB().DropBucket("key") },
+		"no meta bucket": func() *snaptest.DB { return snaptest.NewDB().Put("a", "b").DropBucket("meta") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := build()
+			path := db.Write(t, filepath.Join(t.TempDir(), "snap.db"), true)
+			st, err := m.Status(path)
+			require.NoError(t, err)
+			require.Equal(t, db.Revision(), st.Revision)
+			require.Equal(t, db.LiveKeys(), st.TotalKey)
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			require.Equal(t, info.Size()-32, st.TotalSize)
+			require.NotZero(t, st.Hash)
+
+			verified, err := m.Verify(context.Background(), path)
+			require.NoError(t, err)
+			require.Equal(t, st, verified)
+
+			snaptest.Truncate(t, path, info.Size()-32)
+			again, err := m.Status(path)
+			require.NoError(t, err, "a db file without trailer")
+			require.Equal(t, st, again)
+			_, err = m.Verify(context.Background(), path)
+			require.ErrorIs(t, err, snapshot.ErrNoTrailer)
+		})
+	}
+}
+
+func TestStatusVersion(t *testing.T) {
+	for in, want := range map[string]string{"3.6.0": "3.6.0", "3.7.0": "3.7.0", "not a version": "", "": ""} {
+		path := snaptest.NewDB().Raw("meta", "storageVersion", in).Write(t, filepath.Join(t.TempDir(), "db"), true)
+		st, err := snapshot.New().Status(path)
+		require.NoError(t, err)
+		require.Equal(t, want, st.Version)
+	}
+}
+
+// write puts a small valid snapshot somewhere.
+func write(tb testing.TB) string {
+	tb.Helper()
+	return history(tb).Write(tb, filepath.Join(tb.TempDir(), "snap.db"), true)
+}
+
+func TestStatusBadInput(t *testing.T) {
+	m := snapshot.New()
+	dir := t.TempDir()
+	valid := write(t)
+	file := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		return path
+	}
+	whole, err := os.ReadFile(valid)
+	require.NoError(t, err)
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(valid, link))
+
+	_, err = m.Status(link)
+	require.NoError(t, err, "a symbolic link is followed")
+
+	for name, tt := range map[string]struct {
+		path string
+		want []error
+		text string
+	}{
+		"missing":   {filepath.Join(dir, "nothing"), []error{fs.ErrNotExist}, "nothing"},
+		"directory": {dir, nil, "not a regular file"},
+		"device":    {"/dev/null", nil, "not a regular file"},
+		"empty":     {file("empty", nil), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "byte 0"},
+		"one byte":  {file("one", []byte{1}), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "byte 1"},
+		"text":      {file("text", []byte(strings.Repeat("not a database ", 1000))), []error{snapshot.ErrCorrupt}, "not a bbolt database"},
+		"half":      {file("half", whole[:len(whole)/2]), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "want at least"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, call := range []func() (snapshot.Status, error){
+				func() (snapshot.Status, error) { return m.Status(tt.path) },
+				func() (snapshot.Status, error) { return m.Verify(context.Background(), tt.path) },
+			} {
+				st, err := call()
+				require.Error(t, err)
+				require.Zero(t, st)
+				var e *snapshot.Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, tt.path, e.Path)
+				if e.Op == "verify" && errors.Is(err, snapshot.ErrNoTrailer) {
+					continue // what has no trailer is judged no further
+				}
+				for _, want := range tt.want {
+					require.ErrorIs(t, err, want)
+				}
+				require.ErrorContains(t, err, tt.text)
+			}
+		})
+	}
+}
+
+func TestStatusInUse(t *testing.T) {
+	path := write(t)
+	db, err := bolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	_, err = snapshot.New().Status(path)
+	require.ErrorIs(t, err, snapshot.ErrInUse)
+	require.NoError(t, db.Close())
+	_, err = snapshot.New().Status(path)
+	require.NoError(t, err)
+}
+
+// A running etcd's own database is refused at once.
+func TestStatusOfARunningEtcd(t *testing.T) {
+	e := snaptest.Start(t)
+	_, err := snapshot.New().Status(filepath.Join(e.DataDir, "member", "snap", "db"))
+	require.ErrorIs(t, err, snapshot.ErrInUse)
+}
+
+func TestStatusRefusesRecordsThatAreNone(t *testing.T) {
+	for name, tt := range map[string]struct {
+		db   *snaptest.DB
+		want string
+	}{
+		"short revision":    {snaptest.NewDB().Raw("key", "short", "x"), "revision key 73686f7274: 5 bytes"},
+		"separator":         {snaptest.NewDB().Raw("key", "12345678-12345678", "x"), "separator"},
+		"negative":          {snaptest.NewDB().Raw("key", "\x8012345678_1234567"[:17], "x"), "revision key"},
+		"no KeyValue":       {snaptest.NewDB().Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x01_\x00\x00\x00\x00\x00\x00\x00\x00", "\xff"), "revision 1.0: malformed KeyValue"},
+		"large no KeyValue": {snaptest.NewDB().Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x01_\x00\x00\x00\x00\x00\x00\x00\x00", strings.Repeat("\xff", 5<<20)), "revision 1.0: malformed KeyValue"},
+		"bucket":            {snaptest.NewDB().NestedBucket(nil, "key", "inner"), "a bucket where a record should be"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
+			_, err := snapshot.New().Status(path)
+			require.ErrorIs(t, err, snapshot.ErrCorrupt)
+			require.ErrorContains(t, err, tt.want)
+			_, err = snapshot.New().Verify(context.Background(), path)
+			require.ErrorIs(t, err, snapshot.ErrCorrupt)
+		})
+	}
+}
+
+// What Status has no opinion on, Verify does.
+func TestVerifyIsStricter(t *testing.T) {
+	revision := func(main, sub byte, mark string) string {
+		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00" + string([]byte{sub}) + mark
+	}
+	const modRevision5 = "\x0a\x01k\x18\x05"
+	for name, tt := range map[string]struct {
+		db   *snaptest.DB
+		want string
+	}{
+		"mod revision": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
+		"no record":    {snaptest.NewDB().Raw("key", revision(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
+		"put and tombstone at one revision": {
+			snaptest.NewDB().Raw("key", revision(5, 0, ""), modRevision5).Raw("key", revision(5, 0, "t"), "\x0a\x01k"),
+			"revision 5.0 follows 5.0",
+		},
+		"large": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
+			_, err := snapshot.New().Status(path)
+			require.NoError(t, err)
+			st, err := snapshot.New().Verify(context.Background(), path)
+			require.ErrorIs(t, err, snapshot.ErrCorrupt)
+			require.ErrorContains(t, err, tt.want)
+			require.Zero(t, st)
+		})
+	}
+}
+
+// Every byte of the file counts: whichever is changed, Verify says so, and
+// names the page where the structure is hurt too.
+func TestVerifyNoticesEveryByte(t *testing.T) {
+	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	m := snapshot.New()
+	structure := 0
+	for i := range whole {
+		damaged := append([]byte(nil), whole...)
+		damaged[i] ^= 1 << (i % 8)
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		_, err := m.Verify(context.Background(), path)
+		require.ErrorIs(t, err, snapshot.ErrChecksum, "byte %d", i)
+		if errors.Is(err, snapshot.ErrCorrupt) {
+			structure++
+		}
+	}
+	require.NotZero(t, structure)
+	for n := range whole {
+		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
+		_, err := m.Verify(context.Background(), path)
+		require.True(t, errors.Is(err, snapshot.ErrNoTrailer) || errors.Is(err, snapshot.ErrChecksum), "%d bytes: %v", n, err)
+	}
+}
+
+func TestChecksumMessageCompares(t *testing.T) {
+	path := write(t)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	snaptest.Overwrite(t, path, info.Size()-32, make([]byte, 32))
+	_, err = snapshot.New().Verify(context.Background(), path)
+	require.ErrorIs(t, err, snapshot.ErrChecksum)
+	require.Regexp(t, `got [0-9a-f]{64}, want 0{64}`, err.Error())
+	_, err = snapshot.New().Status(path)
+	require.NoError(t, err, "Status does not look at the digest")
+}
+
+// recorder gathers progress reports.
+type recorder struct {
+	mu  sync.Mutex
+	all []snapshot.Progress
+}
+
+func (r *recorder) report(p snapshot.Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, p)
+}
+
+// requireProgress checks the reports of one phase: from 0 to the total, rising.
+func (r *recorder) requireProgress(tb testing.TB, op string, phase snapshot.Phase, total int64) {
+	tb.Helper()
+	var last snapshot.Progress
+	n := 0
+	for _, p := range r.all {
+		if p.Phase != phase {
+			continue
+		}
+		require.Equal(tb, op, p.Op)
+		require.Equal(tb, total, p.Total)
+		require.GreaterOrEqual(tb, p.Done, last.Done)
+		if n == 0 {
+			require.Zero(tb, p.Done)
+		} else {
+			require.LessOrEqual(tb, p.Done, total)
+		}
+		last = p
+		n++
+	}
+	require.GreaterOrEqual(tb, n, 2, "reports of %s", phase)
+	require.Equal(tb, total, last.Done)
+}
+
+func TestStatusProgress(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for op, call := range map[string]func(*snapshot.V3Manager) (snapshot.Status, error){
+		"status": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Status(path) },
+		"verify": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(context.Background(), path) },
+	} {
+		var r recorder
+		st, err := call(snapshot.New(snapshot.WithProgress(r.report)))
+		require.NoError(t, err)
+		r.requireProgress(t, op, snapshot.PhaseRead, st.TotalSize)
+		require.Greater(t, len(r.all), 5)
+	}
+}
+
+// A context that ends in the middle ends the call, and nothing stays behind.
+func TestStatusCancelled(t *testing.T) {
+	snaptest.NoLeaks(t)
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for _, call := range []func(context.Context, *snapshot.V3Manager) (snapshot.Status, error){
+		func(ctx context.Context, m *snapshot.V3Manager) (snapshot.Status, error) {
+			return m.StatusContext(ctx, path)
+		},
+		func(ctx context.Context, m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(ctx, path) },
+	} {
+		for _, at := range []int{0, 3} {
+			ctx, cancel := context.WithCancel(context.Background())
+			n := 0
+			st, err := call(ctx, snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
+				if n++; n > at {
+					cancel()
+				}
+			})))
+			cancel()
+			require.ErrorIs(t, err, context.Canceled)
+			require.Zero(t, st)
+		}
+		ctx, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
+		_, err := call(ctx, snapshot.New())
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+}
+
+// Damaged snapshots never crash the caller and never hang it; what is accepted
+// reads the same a second time.
+func TestStatusOfDamagedFiles(t *testing.T) {
+	rng := rand.New(rand.NewPCG(99, 1))
+	bases := [][]byte{
+		history(t).Bytes(t, true),
+		snaptest.NewDB().Put("a", "b").PageSize(1024).Bytes(t, true),
+		history(t).PageSize(1024).Fragment().WithFreelist(true).Bytes(t, true),
+		snaptest.NewDB().Put("big", strings.Repeat("x", 100_000)).NestedBucket(map[string]string{"k": "v"}, "lease", "inner").Bytes(t, false),
+	}
+	n, path := damagedFiles(), filepath.Join(t.TempDir(), "db")
+	m, accepted := snapshot.New(), 0
+	for i := range n {
+		damaged, desc := snaptest.Mutate(rng, append([]byte(nil), bases[i%len(bases)]...))
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		st, err := m.Status(path)
+		if err == nil {
+			accepted++
+			again, err := m.Status(path)
+			require.NoError(t, err)
+			require.Equal(t, st, again, desc)
+			continue
+		}
+		require.ErrorIs(t, err, snapshot.ErrCorrupt, desc)
+		require.Zero(t, st)
+	}
+	t.Logf("%d of %d damaged files were refused", n-accepted, n)
+}
