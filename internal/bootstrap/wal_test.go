@@ -88,7 +88,7 @@ func TestWALIsEtcds(t *testing.T) {
 		dir := etcdWAL(t, l.bootState(t))
 		f, err := os.Open(filepath.Join(dir, bootstrap.WALName))
 		require.NoError(t, err)
-		defer f.Close()
+		defer func() { require.NoError(t, f.Close()) }()
 		theirs := make([]byte, ours.Len())
 		_, err = io.ReadFull(f, theirs)
 		require.NoError(t, err)

@@ -338,8 +338,10 @@ func resolveFile(fsys FS, path string) (string, error) {
 			return "", err
 		case info.Mode().IsRegular():
 			return path, nil
+		case info.IsDir():
+			return "", fmt.Errorf("%s is a directory", path)
 		case info.Mode()&fs.ModeSymlink == 0:
-			return "", fmt.Errorf("%s is not a regular file but %s", path, info.Mode().Type())
+			return "", fmt.Errorf("%s is not a regular file", path)
 		}
 		link, err := fsys.Readlink(path)
 		if err != nil {

@@ -16,7 +16,10 @@ import (
 	"etcd.example/snapshot/internal/durable/durabletest"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden traces")
+var (
+	update = flag.Bool("update", false, "rewrite the golden traces")
+	every  = flag.Bool("every", false, "try every pair of failures, not a sample")
+)
 
 // listing is what a directory holds: files with their content, directories
 // with a slash at the end and links with their target.

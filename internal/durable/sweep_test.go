@@ -110,42 +110,52 @@ func TestTargetKilled(t *testing.T) {
 func TestTargetKilledTwice(t *testing.T) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {
-			cuts := 0
-			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { cuts++; _ = publishKilled(t, l, f) })
-			// First kills: where leftovers are largest.
-			for _, first := range []int{cuts / 3, cuts / 2, cuts * 3 / 4, cuts * 5 / 6, cuts - 8, cuts - 4} {
+			forEachKill(t, l, func(first int) {
 				sweep(t, durabletest.KillAt, func(f *durabletest.Faults) {
-					root := publishKilled(t, l, durabletest.KillAt(first))
-					_ = publish(wrap(f), l.config(root))
+					root := publishKilled(t, l, first)
+					_ = publish(wrap(f), l.config(root)) // may be killed, may find the target
 					l.requireMended(t, root)
 				})
-			}
+			})
 		})
 	}
-}
-
-func publishKilled(t *testing.T, l layout, f *durabletest.Faults) (root string) {
-	root = l.prepare(t)
-	_ = publish(wrap(f), l.config(root)) // fails, or not at the end
-	return root
 }
 
 // A call that fails on the leftovers of a killed one leaves them to the next.
 func TestTargetFaultsOnLeftovers(t *testing.T) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {
-			cuts := 0
-			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { cuts++; publishKilled(t, l, f) })
-			for first := 0; first < cuts; first += 3 {
+			forEachKill(t, l, func(first int) {
 				sweep(t, func(k int) *durabletest.Faults { return durabletest.FailAt(k, syscall.EIO) }, func(f *durabletest.Faults) {
-					root := publishKilled(t, l, durabletest.KillAt(first))
+					root := publishKilled(t, l, first)
 					err := publish(wrap(f), l.config(root))
 					if op, hit := f.Hit(); hit {
 						require.ErrorIs(t, err, syscall.EIO, "%v", op)
 					}
 					l.requireMended(t, root)
 				})
-			}
+			})
 		})
 	}
+}
+
+// forEachKill calls try with moments at which a call may be killed: all of them
+// with -every, otherwise a few of those that leave most.
+func forEachKill(t *testing.T, l layout, try func(first int)) {
+	kills := 0
+	sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { _ = publish(wrap(f), l.config(l.prepare(t))); kills++ })
+	step := 1
+	if !*every {
+		step = kills / 4
+	}
+	for first := kills - 2; first > 0; first -= step {
+		try(first)
+	}
+}
+
+// publishKilled calls once, killed at operation k, and returns the root.
+func publishKilled(t *testing.T, l layout, k int) (root string) {
+	root = l.prepare(t)
+	_ = publish(wrap(durabletest.KillAt(k)), l.config(root))
+	return root
 }

@@ -247,7 +247,10 @@ func (t *Target) tidy() error {
 	}
 	var errs []error
 	for _, path := range locks {
-		errs = append(errs, t.tidyLock(path))
+		// Another call at work will see to its own.
+		if err := t.tidyLock(path); !errors.Is(err, ErrInUse) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

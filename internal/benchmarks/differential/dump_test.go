@@ -1,10 +1,13 @@
 package differential_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +30,7 @@ type restored struct {
 	Files   []string // paths, those of a separate WAL directory last
 	Buckets []bucketDump
 
+	WALSegments  []string // name, size and the bytes before the zeros
 	WALMetadata  string
 	HardState    string
 	Entries      []string
@@ -105,6 +109,15 @@ func dumpBuckets(t testing.TB, path string) []bucketDump {
 
 func (r *restored) dumpWAL(t testing.TB, dir string) {
 	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	require.NoError(t, err)
+	for _, path := range segments {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		head := readHead(t, path, 1<<20)
+		require.Less(t, len(head), 1<<20, "records beyond what is read")
+		r.WALSegments = append(r.WALSegments, fmt.Sprintf("%s %d %x", filepath.Base(path), info.Size(), head))
+	}
 	records, err := wal.ValidSnapshotEntries(silent, dir)
 	require.NoError(t, err)
 	for _, s := range records {
@@ -124,6 +137,16 @@ func (r *restored) dumpWAL(t testing.TB, dir string) {
 		require.NoError(t, proto.Unmarshal(e.Data, &cc))
 		r.Entries = append(r.Entries, fmt.Sprintf("%s: %s %s", protoText(t, e), protoText(t, &cc), cc.Context))
 	}
+}
+
+// readHead returns the first n bytes of a file without the zeros they end in.
+func readHead(t testing.TB, path string, n int64) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	head, err := io.ReadAll(io.LimitReader(f, n))
+	require.NoError(t, errors.Join(err, f.Close()))
+	return bytes.TrimRight(head, "\x00")
 }
 
 // protoText is canonical, which protojson alone is not: it varies its spaces.

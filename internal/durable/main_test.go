@@ -1,0 +1,62 @@
+package durable_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"etcd.example/snapshot/internal/durable"
+)
+
+// diskDir is where temporary files go by default, most likely a disk.
+var diskDir = os.TempDir()
+
+// childRole makes the test binary do one thing and wait to be killed.
+const childRole = "DURABLE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(childRole); role != "" {
+		if err := child(role, os.Args[1:]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	// The sweeps make tens of thousands of small files.
+	const memory = "/dev/shm"
+	if dir, err := os.MkdirTemp(memory, ""); err == nil {
+		if os.Remove(dir) == nil && os.Setenv("TMPDIR", memory) != nil {
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// child stages something, says so and waits for its input to end, or for the
+// end.
+func child(role string, args []string) error {
+	switch role {
+	case "file":
+		f, err := durable.CreateFile(durable.OS, args[0])
+		if err != nil {
+			return err
+		}
+		if _, err := f.Write([]byte("half")); err != nil {
+			return err
+		}
+	case "target":
+		cfg := durable.TargetConfig{Dir: args[0], WALDir: args[1], AllowEmptyDir: args[2] == "into"}
+		target, err := durable.Open(durable.OS, cfg)
+		if err != nil {
+			return err
+		}
+		if err := fill(durable.OS, target); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("unknown role %q", role)
+	}
+	fmt.Println("ready")
+	_, err := os.Stdin.Read(make([]byte, 1))
+	return err
+}

@@ -1,0 +1,582 @@
+package snapshot_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// config restores path as the only member of a cluster, into dir.
+func config(path, dir string) snapshot.RestoreConfig {
+	return snapshot.RestoreConfig{
+		SnapshotPath:   path,
+		Name:           "m0",
+		OutputDataDir:  dir,
+		PeerURLs:       []string{"http://127.0.0.1:2380"},
+		InitialCluster: "m0=http://127.0.0.1:2380",
+	}
+}
+
+func TestRestoreLeavesNothingButTheDirectory(t *testing.T) {
+	snaptest.NoLeaks(t)
+	dir := t.TempDir()
+	require.NoError(t, snapshot.New().Restore(config(write(t), filepath.Join(dir, "a", "b", "data"))))
+	require.Equal(t, []string{
+		"a/", "a/b/", "a/b/data/", "a/b/data/member/",
+		"a/b/data/member/snap/", "a/b/data/member/snap/0000000000000001-0000000000000001.snap", "a/b/data/member/snap/db",
+		"a/b/data/member/wal/", "a/b/data/member/wal/0000000000000000-0000000000000000.wal",
+	}, snaptest.TreeList(t, dir))
+	require.NoError(t, filepath.WalkDir(filepath.Join(dir, "a"), func(path string, d fs.DirEntry, err error) error {
+		require.NoError(t, err)
+		info, err := d.Info()
+		require.NoError(t, err)
+		want := fs.FileMode(0o600)
+		if d.IsDir() {
+			want = 0o700
+		}
+		require.Equal(t, want, info.Mode().Perm(), path)
+		return nil
+	}))
+}
+
+func TestRestoreDefaults(t *testing.T) {
+	path := write(t)
+	t.Chdir(t.TempDir())
+	cfg := config(path, "")
+	require.NoError(t, snapshot.New().Restore(cfg))
+	require.FileExists(t, "m0.etcd/member/snap/db")
+	require.DirExists(t, "m0.etcd/member/wal")
+}
+
+func TestRestoreSeparateWAL(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config(write(t), filepath.Join(dir, "data"))
+	cfg.OutputWALDir = filepath.Join(dir, "fast", "wal")
+	require.NoError(t, snapshot.New().Restore(cfg))
+	require.Equal(t, []string{
+		"data/", "data/member/", "data/member/snap/", "data/member/snap/0000000000000001-0000000000000001.snap", "data/member/snap/db",
+		"fast/", "fast/wal/", "fast/wal/0000000000000000-0000000000000000.wal",
+	}, snaptest.TreeList(t, dir))
+}
+
+// What must not be there yet.
+func TestRestoreTargetExists(t *testing.T) {
+	path := write(t)
+	for name, tt := range map[string]struct {
+		make  func(dir string) error
+		allow bool
+		want  error
+	}{
+		"directory":                      {func(dir string) error { return os.MkdirAll(filepath.Join(dir, "data", "x"), 0o700) }, false, snapshot.ErrExists},
+		"empty directory":                {func(dir string) error { return os.Mkdir(filepath.Join(dir, "data"), 0o700) }, false, snapshot.ErrExists},
+		"file":                           {func(dir string) error { return os.WriteFile(filepath.Join(dir, "data"), nil, 0o600) }, false, snapshot.ErrExists},
+		"dangling link":                  {func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "data")) }, false, snapshot.ErrExists},
+		"WAL directory":                  {func(dir string) error { return os.Mkdir(filepath.Join(dir, "wal"), 0o700) }, false, snapshot.ErrExists},
+		"allowed: not empty":             {func(dir string) error { return os.MkdirAll(filepath.Join(dir, "data", "x"), 0o700) }, true, snapshot.ErrExists},
+		"allowed: file":                  {func(dir string) error { return os.WriteFile(filepath.Join(dir, "data"), nil, 0o600) }, true, snapshot.ErrExists},
+		"allowed: WAL directory":         {func(dir string) error { return os.Mkdir(filepath.Join(dir, "wal"), 0o700) }, true, snapshot.ErrExists},
+		"allowed: does not exist":        {func(string) error { return nil }, true, nil},
+		"allowed: empty":                 {func(dir string) error { return os.Mkdir(filepath.Join(dir, "data"), 0o755) }, true, nil},
+		"allowed: holds only lost+found": {func(dir string) error { return os.MkdirAll(filepath.Join(dir, "data", "lost+found"), 0o700) }, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			dir := t.TempDir()
+			require.NoError(t, tt.make(dir))
+			before := snaptest.TreeList(t, dir)
+			cfg := config(path, filepath.Join(dir, "data"))
+			cfg.OutputWALDir = filepath.Join(dir, "wal")
+			cfg.AllowEmptyDataDir = tt.allow
+			err := snapshot.New().Restore(cfg)
+			if tt.want == nil {
+				require.NoError(t, err)
+				require.FileExists(t, filepath.Join(dir, "data", "member", "snap", "db"))
+				return
+			}
+			require.ErrorIs(t, err, tt.want)
+			require.Equal(t, before, snaptest.TreeList(t, dir), "nothing new on disk")
+		})
+	}
+}
+
+// Input that is refused, each with its sentinel, and nothing on disk.
+func TestRestoreBadInput(t *testing.T) {
+	valid := write(t)
+	whole, err := os.ReadFile(valid)
+	require.NoError(t, err)
+	inputs := t.TempDir()
+	file := func(name string, content []byte) string {
+		path := filepath.Join(inputs, name)
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		return path
+	}
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/2] ^= 4
+	wrongDigest := bytes.Clone(whole)
+	wrongDigest[len(wrongDigest)-1] ^= 4
+	structure := file("structure", whole)
+	root := snaptest.BucketRoot(t, structure, "key")
+	snaptest.SetPageField(t, structure, root, snaptest.PageFlags, 0)
+	snaptest.FixTrailer(t, structure)
+	resummed, err := os.ReadFile(structure)
+	require.NoError(t, err)
+	notEtcd := snaptest.NewDB().DropBucket("meta").Write(t, filepath.Join(inputs, "not-etcd"), true)
+	notEtcdBytes, err := os.ReadFile(notEtcd)
+	require.NoError(t, err)
+
+	for name, tt := range map[string]struct {
+		content []byte
+		skip    bool
+		want    []error
+	}{
+		"empty":                {nil, false, []error{snapshot.ErrNoTrailer, snapshot.ErrTruncated}},
+		"empty, unchecked":     {nil, true, []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}},
+		"one byte":             {whole[:1], false, []error{snapshot.ErrNoTrailer}},
+		"half":                 {whole[:len(whole)/2], false, []error{snapshot.ErrNoTrailer, snapshot.ErrTruncated}},
+		"half, unchecked":      {whole[:len(whole)/2], true, []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}},
+		"half with a trailer":  {whole[:4096*2+32], false, []error{snapshot.ErrChecksum, snapshot.ErrTruncated}},
+		"trailer missing":      {whole[:len(whole)-32], false, []error{snapshot.ErrNoTrailer}},
+		"trailer wrong":        {wrongDigest, false, []error{snapshot.ErrChecksum}},
+		"byte flipped":         {flipped, false, []error{snapshot.ErrChecksum}},
+		"structure":            {resummed, false, []error{snapshot.ErrCorrupt}},
+		"structure, unchecked": {resummed, true, []error{snapshot.ErrCorrupt}},
+		"not the data of etcd": {notEtcdBytes, false, []error{snapshot.ErrCorrupt}},
+		"text":                 {bytes.Repeat([]byte("text"), 4096), true, []error{snapshot.ErrCorrupt}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := file("input", tt.content)
+			for way, restore := range map[string]func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error{
+				"file": func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error { return m.Restore(cfg) },
+				"reader": func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
+					cfg.SnapshotPath = ""
+					return m.RestoreFrom(context.Background(), bytes.NewReader(tt.content), cfg)
+				},
+			} {
+				t.Run(way, func(t *testing.T) {
+					snaptest.NoLeaks(t)
+					dir := t.TempDir()
+					cfg := config(path, filepath.Join(dir, "sub", "data"))
+					cfg.SkipHashCheck = tt.skip
+					err := restore(snapshot.New(), cfg)
+					for _, want := range tt.want {
+						require.ErrorIs(t, err, want)
+					}
+					require.Empty(t, snaptest.TreeList(t, dir))
+				})
+			}
+		})
+	}
+}
+
+func TestRestoreSourceCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	m := snapshot.New()
+	target := filepath.Join(dir, "data")
+	require.ErrorIs(t, m.Restore(config(filepath.Join(dir, "missing"), target)), fs.ErrNotExist)
+	require.ErrorContains(t, m.Restore(config("/dev", target)), "not a regular file")
+
+	path := write(t)
+	db, err := bolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, m.Restore(config(path, target)), snapshot.ErrInUse)
+	require.NoError(t, db.Close())
+	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
+// A db file out of a data directory has no trailer, and may be longer than its
+// database.
+func TestRestoreSkipHashCheck(t *testing.T) {
+	dir := t.TempDir()
+	path := history(t).Write(t, filepath.Join(dir, "db"), false)
+	want, err := snapshot.New().Status(path)
+	require.NoError(t, err)
+	snaptest.Edit(t, path, func(b []byte) []byte { return append(b, make([]byte, 40_960)...) })
+	cfg := config(path, filepath.Join(dir, "data"))
+	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrNoTrailer)
+	cfg.SkipHashCheck = true
+	require.NoError(t, snapshot.New().Restore(cfg))
+	got, err := snapshot.New().Status(filepath.Join(cfg.OutputDataDir, "member", "snap", "db"))
+	require.NoError(t, err)
+	require.Equal(t, want.Revision, got.Revision)
+	require.Equal(t, want.TotalKey, got.TotalKey)
+}
+
+func TestRestoreFromReaders(t *testing.T) {
+	path := write(t)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, err = z.Write(whole)
+	require.NoError(t, errors.Join(err, z.Close()))
+	unzip := func(b []byte) io.Reader {
+		r, err := gzip.NewReader(bytes.NewReader(b))
+		require.NoError(t, err)
+		return r
+	}
+	broken := errors.New("the object store went away")
+
+	for name, tt := range map[string]struct {
+		r    io.Reader
+		want error
+	}{
+		"plain":           {bytes.NewReader(whole), nil},
+		"gzip":            {unzip(zipped.Bytes()), nil},
+		"byte by byte":    {iotest.OneByteReader(bytes.NewReader(whole)), nil},
+		"data with EOF":   {iotest.DataErrReader(bytes.NewReader(whole)), nil},
+		"gzip cut":        {unzip(zipped.Bytes()[:zipped.Len()-2000]), snapshot.ErrTruncated},
+		"cut":             {bytes.NewReader(whole[:len(whole)-5000]), snapshot.ErrTruncated},
+		"own error":       {io.MultiReader(bytes.NewReader(whole[:30_000]), iotest.ErrReader(broken)), broken},
+		"own error later": {io.MultiReader(bytes.NewReader(whole), iotest.ErrReader(broken)), broken},
+		"no progress":     {stuck{}, io.ErrNoProgress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			dir := t.TempDir()
+			cfg := config("", filepath.Join(dir, "data"))
+			err := snapshot.New().RestoreFrom(context.Background(), tt.r, cfg)
+			if tt.want != nil {
+				require.ErrorIs(t, err, tt.want)
+				require.Empty(t, snaptest.TreeList(t, dir))
+				return
+			}
+			require.NoError(t, err)
+			requireSameDirectory(t, path, cfg.OutputDataDir)
+		})
+	}
+}
+
+type stuck struct{}
+
+func (stuck) Read([]byte) (int, error) { return 0, nil }
+
+// requireSameDirectory compares a restored directory with what Restore makes
+// of the same snapshot.
+func requireSameDirectory(tb testing.TB, path, dir string) {
+	tb.Helper()
+	other := filepath.Join(tb.TempDir(), "data")
+	require.NoError(tb, snapshot.New().Restore(config(path, other)))
+	list := snaptest.TreeList(tb, other)
+	require.Equal(tb, list, snaptest.TreeList(tb, dir))
+	for _, name := range list {
+		if !strings.HasSuffix(name, "/") {
+			want, err := os.ReadFile(filepath.Join(other, name))
+			require.NoError(tb, err)
+			got, err := os.ReadFile(filepath.Join(dir, name))
+			require.NoError(tb, err)
+			require.True(tb, bytes.Equal(want, got), name)
+		}
+	}
+}
+
+func TestRestoreProgress(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	for _, reader := range []bool{false, true} {
+		var r recorder
+		m := snapshot.New(snapshot.WithProgress(r.report))
+		cfg := config(path, filepath.Join(t.TempDir(), "data"))
+		if reader {
+			f, err := os.Open(path)
+			require.NoError(t, err)
+			cfg.SnapshotPath = ""
+			require.NoError(t, m.RestoreFrom(context.Background(), f, cfg))
+			require.NoError(t, f.Close())
+			require.Equal(t, snapshot.Progress{Op: "restore", Phase: snapshot.PhaseCopy}, r.all[0], "the total is not known")
+		} else {
+			require.NoError(t, m.Restore(cfg))
+			r.requireProgress(t, "restore", snapshot.PhaseCopy, info.Size())
+		}
+		r.requireProgress(t, "restore", snapshot.PhaseCheck, info.Size()-32)
+		r.requireProgress(t, "restore", snapshot.PhasePublish, 1)
+		var phases []snapshot.Phase
+		for _, p := range r.all {
+			if len(phases) == 0 || phases[len(phases)-1] != p.Phase {
+				phases = append(phases, p.Phase)
+			}
+		}
+		require.Equal(t, []snapshot.Phase{snapshot.PhaseCopy, snapshot.PhaseCheck, snapshot.PhasePublish}, phases)
+	}
+}
+
+// Whenever the context ends, the call ends with its error and leaves nothing,
+// or has done everything.
+func TestRestoreCancelled(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	var reports int
+	require.NoError(t, snapshot.New(snapshot.WithProgress(func(snapshot.Progress) { reports++ })).Restore(config(path, filepath.Join(t.TempDir(), "data"))))
+	require.Greater(t, reports, 10)
+	cancelled := 0
+	for at := 1; at <= reports; at++ {
+		snaptest.NoLeaks(t)
+		dir := t.TempDir()
+		ctx, cancel := context.WithCancel(context.Background())
+		n := 0
+		err := snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
+			if n++; n == at {
+				cancel()
+			}
+		})).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
+		cancel()
+		if err == nil {
+			require.FileExists(t, filepath.Join(dir, "data", "member", "snap", "db"))
+			continue
+		}
+		cancelled++
+		require.ErrorIs(t, err, context.Canceled)
+		require.Empty(t, snaptest.TreeList(t, dir))
+	}
+	require.Greater(t, cancelled, reports/2)
+}
+
+// One manager, many restores at once: to different targets all succeed, to one
+// target exactly one does.
+func TestRestoreConcurrently(t *testing.T) {
+	snaptest.NoLeaks(t)
+	path := write(t)
+	dir := t.TempDir()
+	m := snapshot.New()
+	var wg sync.WaitGroup
+	var won atomic.Int32
+	for i := range 8 {
+		wg.Go(func() {
+			if err := m.Restore(config(path, filepath.Join(dir, fmt.Sprint("own", i)))); err != nil {
+				t.Errorf("own target: %v", err)
+			}
+		})
+		wg.Go(func() {
+			err := m.Restore(config(path, filepath.Join(dir, "shared")))
+			switch {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, snapshot.ErrExists) && !errors.Is(err, snapshot.ErrInUse):
+				t.Errorf("shared target: %v", err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := m.Status(path); err != nil {
+				t.Errorf("status: %v", err)
+			}
+			if _, err := m.Verify(context.Background(), path); err != nil {
+				t.Errorf("verify: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int32(1), won.Load())
+	requireSameDirectory(t, path, filepath.Join(dir, "shared"))
+	for i := range 8 {
+		requireSameDirectory(t, path, filepath.Join(dir, fmt.Sprint("own", i)))
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 9, "nothing is left beside the targets")
+}
+
+// A bump that leaves no room in an int64, a last key that is no revision.
+func TestRestoreBumpRefused(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config(history(t).Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
+	cfg.RevisionBump, cfg.MarkCompacted = 1<<63-1, true
+	err := snapshot.New().Restore(cfg)
+	require.ErrorIs(t, err, snapshot.ErrConfig)
+	require.ErrorContains(t, err, "9223372036854775807")
+
+	cfg.SnapshotPath = history(t).Raw("key", "zzz", "no revision").Write(t, filepath.Join(dir, "db2"), true)
+	cfg.RevisionBump = 10
+	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrCorrupt)
+	require.NoFileExists(t, cfg.OutputDataDir)
+}
+
+func TestRestoreBump(t *testing.T) {
+	dir := t.TempDir()
+	db := history(t)
+	cfg := config(db.Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
+	cfg.RevisionBump, cfg.MarkCompacted = 1_000_000, true
+	require.NoError(t, snapshot.New().Restore(cfg))
+	st, err := snapshot.New().Verify(context.Background(), asSnapshot(t, filepath.Join(cfg.OutputDataDir, "member", "snap", "db")))
+	require.NoError(t, err)
+	require.Equal(t, db.Revision()+1_000_000, st.Revision)
+}
+
+// asSnapshot makes a snapshot of a db file.
+func asSnapshot(tb testing.TB, path string) string {
+	tb.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(tb, err)
+	copied := filepath.Join(tb.TempDir(), "snap.db")
+	require.NoError(tb, os.WriteFile(copied, append(b, make([]byte, 32)...), 0o600))
+	snaptest.FixTrailer(tb, copied)
+	return copied
+}
+
+func TestRestoreNeedsSpace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sparse")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	if err := os.Truncate(path, 1<<43); err != nil {
+		t.Skipf("no sparse file of 8 TiB here: %v", err)
+	}
+	cfg := config(path, filepath.Join(dir, "data"))
+	cfg.SkipHashCheck = true
+	err := snapshot.New().Restore(cfg)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.Regexp(t, `needs 87\d+ bytes, \d+ are free`, err.Error())
+	require.NoFileExists(t, cfg.OutputDataDir)
+}
+
+// lease is the number of seconds of the lease in fillEtcd.
+const lease = 3600
+
+// fillEtcd writes what a restored etcd must still serve.
+func fillEtcd(tb testing.TB, cli *clientv3.Client) (leaseID clientv3.LeaseID) {
+	tb.Helper()
+	ctx := tb.Context()
+	granted, err := cli.Grant(ctx, lease)
+	require.NoError(tb, err)
+	for i := range 50 {
+		_, err := cli.Put(ctx, fmt.Sprint("key", i%20), fmt.Sprint("value", i), clientv3.WithLease(granted.ID))
+		require.NoError(tb, err)
+	}
+	_, err = cli.Delete(ctx, "key7")
+	require.NoError(tb, err)
+	_, err = cli.Put(ctx, "large", strings.Repeat("x", 100_000))
+	require.NoError(tb, err)
+	_, err = cli.RoleAdd(ctx, "reader")
+	require.NoError(tb, err)
+	_, err = cli.RoleGrantPermission(ctx, "reader", "key", "kez", clientv3.PermissionType(clientv3.PermRead))
+	require.NoError(tb, err)
+	_, err = cli.UserAdd(ctx, "alice", "secret")
+	require.NoError(tb, err)
+	_, err = cli.UserGrantRole(ctx, "alice", "reader")
+	require.NoError(tb, err)
+	return granted.ID
+}
+
+// requireSame compares what two etcds serve.
+func requireSame(tb testing.TB, want *clientv3.GetResponse, leaseID clientv3.LeaseID, cli *clientv3.Client) {
+	tb.Helper()
+	ctx := tb.Context()
+	got, err := cli.Get(ctx, "", clientv3.WithPrefix())
+	require.NoError(tb, err)
+	require.Equal(tb, len(want.Kvs), len(got.Kvs))
+	for i := range want.Kvs {
+		require.Equal(tb, want.Kvs[i].String(), got.Kvs[i].String())
+	}
+	require.Equal(tb, want.Header.Revision, got.Header.Revision)
+	ttl, err := cli.TimeToLive(ctx, leaseID, clientv3.WithAttachedKeys())
+	require.NoError(tb, err)
+	require.Equal(tb, int64(lease), ttl.GrantedTTL)
+	require.Greater(tb, ttl.TTL, int64(0))
+	require.Len(tb, ttl.Keys, 19)
+	role, err := cli.RoleGet(ctx, "reader")
+	require.NoError(tb, err)
+	require.Len(tb, role.Perm, 1)
+	user, err := cli.UserGet(ctx, "alice")
+	require.NoError(tb, err)
+	require.Equal(tb, []string{"reader"}, user.Roles)
+}
+
+// The whole mission: a live member, a snapshot, a directory that a real etcd
+// boots from, alone and as a cluster of three.
+func TestSaveStatusRestoreBoot(t *testing.T) {
+	origin := snaptest.Start(t)
+	leaseID := fillEtcd(t, origin.Client())
+	want, err := origin.Client().Get(t.Context(), "", clientv3.WithPrefix())
+	require.NoError(t, err)
+
+	m := snapshot.New()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "snap.db")
+	require.NoError(t, m.Save(t.Context(), origin.ClientConfig(), path))
+	st, err := m.Verify(t.Context(), path)
+	require.NoError(t, err)
+	require.Equal(t, want.Header.Revision, st.Revision)
+	require.Equal(t, len(want.Kvs), st.TotalKey)
+	require.Equal(t, "3.7.0", st.Version)
+	origin.Stop()
+
+	t.Run("one", func(t *testing.T) {
+		urls := snaptest.FreePeerURLs(t, 1)
+		cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: "one", OutputDataDir: filepath.Join(dir, "one"),
+			OutputWALDir: filepath.Join(dir, "one-wal"), PeerURLs: urls, InitialCluster: "one=" + urls[0], InitialMmapSize: 64 << 20}
+		require.NoError(t, m.Restore(cfg))
+		restored := snaptest.Start(t, snaptest.From(cfg.OutputDataDir, cfg.OutputWALDir), snaptest.With(func(c *snaptest.Config) {
+			c.Name, c.PeerURL, c.InitialCluster = cfg.Name, urls[0], cfg.InitialCluster
+		}))
+		requireSame(t, want, leaseID, restored.Client())
+		_, err := restored.Client().Put(t.Context(), "life", "goes on")
+		require.NoError(t, err)
+	})
+	t.Run("three", func(t *testing.T) {
+		urls := snaptest.FreePeerURLs(t, 3)
+		var initial []string
+		for i, u := range urls {
+			initial = append(initial, fmt.Sprintf("m%d=%s", i, u))
+		}
+		var members []snaptest.Member
+		for i, u := range urls {
+			cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: fmt.Sprint("m", i), OutputDataDir: filepath.Join(dir, fmt.Sprint("m", i)),
+				PeerURLs: []string{u}, InitialCluster: strings.Join(initial, ","), InitialClusterToken: "restored"}
+			require.NoError(t, m.Restore(cfg))
+			members = append(members, snaptest.Member{Name: cfg.Name, PeerURL: u, DataDir: cfg.OutputDataDir})
+		}
+		cluster := snaptest.StartCluster(t, members, snaptest.With(func(c *snaptest.Config) { c.Token = "restored" }))
+		for _, e := range cluster {
+			requireSame(t, want, leaseID, e.Client())
+		}
+		list, err := cluster[0].Client().MemberList(t.Context())
+		require.NoError(t, err)
+		require.Len(t, list.Members, 3)
+		_, err = cluster[1].Client().Put(t.Context(), "life", "goes on")
+		require.NoError(t, err)
+	})
+	t.Run("bumped", func(t *testing.T) {
+		urls := snaptest.FreePeerURLs(t, 1)
+		cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: "b", OutputDataDir: filepath.Join(dir, "b"),
+			PeerURLs: urls, InitialCluster: "b=" + urls[0], RevisionBump: 1000, MarkCompacted: true}
+		require.NoError(t, m.Restore(cfg))
+		restored := snaptest.Start(t, snaptest.From(cfg.OutputDataDir, ""), snaptest.With(func(c *snaptest.Config) {
+			c.Name, c.PeerURL, c.InitialCluster = cfg.Name, urls[0], cfg.InitialCluster
+		}))
+		put, err := restored.Client().Put(t.Context(), "new", "1")
+		require.NoError(t, err)
+		require.Greater(t, put.Header.Revision, want.Header.Revision+1000)
+		watch := <-restored.Client().Watch(t.Context(), "key", clientv3.WithPrefix(), clientv3.WithRev(want.Header.Revision))
+		require.NotZero(t, watch.CompactRevision, "a watcher from before is told to start anew")
+	})
+}
+
+// A member given by several URLs, and in another order than in InitialCluster.
+func TestRestoreSeveralURLs(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config(write(t), filepath.Join(dir, "data"))
+	cfg.InitialCluster = "m0=http://127.0.0.1:1,m0=http://127.0.0.1:2"
+	cfg.PeerURLs = []string{"http://127.0.0.1:2", "http://127.0.0.1:1"}
+	for _, u := range cfg.PeerURLs {
+		_, err := url.Parse(u)
+		require.NoError(t, err)
+	}
+	require.NoError(t, snapshot.New().Restore(cfg))
+}
