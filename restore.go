@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"syscall"
 
@@ -114,8 +115,12 @@ func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, co
 	if err := staged.database(ctx, m, copyTo); err != nil {
 		return err
 	}
-	if err := staged.edit(p); err != nil {
+	bumped, err := staged.edit(p)
+	if err != nil {
 		return fmt.Errorf("edit database: %w", err)
+	}
+	if bumped != 0 {
+		m.lg.Info("bumped latest revision and marked it compacted", zap.Int64("revision", bumped))
 	}
 	if err := staged.writeWAL(p.cluster); err != nil {
 		return fmt.Errorf("write WAL: %w", err)
@@ -168,21 +173,41 @@ func targetError(err error) error {
 // both are known.
 func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int64) error {
 	data, wal := p.spaceNeeded(snapshotSize)
-	if err := m.checkFree(target.TreeDir(), p.dataDir, data); err != nil || wal == 0 {
+	free, err := m.freeSpace(target.TreeDir())
+	if err != nil {
 		return err
 	}
-	return m.checkFree(filepath.Dir(target.WALTreeDir()), p.walDir, wal)
-}
-
-func (m *V3Manager) checkFree(at, dir string, need int64) error {
-	free, err := m.fs.FreeSpace(at)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return nil
-	case err != nil:
-		return fmt.Errorf("free space: %w", err)
-	case free < need:
-		return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
+	if p.separateWAL() {
+		freeWAL, err := m.freeSpace(filepath.Dir(target.WALTreeDir()))
+		if err != nil {
+			return err
+		}
+		if freeWAL == free { // to the byte: it is the same file system
+			data += wal
+		}
+		if freeWAL < wal {
+			return noSpace(p.walDir, wal, freeWAL)
+		}
+	}
+	if free < data {
+		return noSpace(p.dataDir, data, free)
 	}
 	return nil
+}
+
+func noSpace(dir string, need, free int64) error {
+	return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
+}
+
+// freeSpace is the number of free bytes where dir is, or a great number if
+// nobody can tell.
+func (m *V3Manager) freeSpace(dir string) (int64, error) {
+	free, err := m.fs.FreeSpace(dir)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return math.MaxInt64, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("free space: %w", err)
+	}
+	return free, nil
 }

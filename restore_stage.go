@@ -82,8 +82,9 @@ func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) 
 }
 
 // edit makes the database part of the new cluster, in one transaction. bbolt
-// need not sync: nobody sees the file until all of it is synced.
-func (s *staging) edit(p *plan) (err error) {
+// need not sync: nobody sees the file until all of it is synced. It returns the
+// latest revision if that was bumped, and otherwise 0.
+func (s *staging) edit(p *plan) (revision int64, err error) {
 	db, err := bbolt.Open(s.db(), fileMode, &bbolt.Options{
 		Timeout:         time.Second, // nobody else knows the file
 		InitialMmapSize: p.initialMmapSize,
@@ -92,22 +93,22 @@ func (s *staging) edit(p *plan) (err error) {
 		NoGrowSync:      true,
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	err = db.Update(func(tx *bbolt.Tx) error {
-		_, err := p.cluster.Edit(tx, p.changes)
+		revision, err = p.cluster.Edit(tx, p.changes)
 		return err
 	})
 	var malformed *bootstrap.MalformedError
 	var overflow *bootstrap.OverflowError
 	switch {
 	case errors.As(err, &malformed):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	case errors.As(err, &overflow):
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		err = fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return err
+	return revision, err
 }
 
 func (s *staging) writeWAL(cluster *bootstrap.Cluster) error {

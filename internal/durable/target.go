@@ -294,6 +294,9 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 func (t *Target) lock(path string) (*lockDir, error) {
 	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
 	t.created = append(t.created, created...)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errRetry // a call that gives up removes what it made
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -362,10 +365,15 @@ func resolveParent(fsys FS, path string) (string, error) {
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
 			return "", err
 		}
-		if there, err := exists(fsys, dir); err != nil {
-			return "", err
-		} else if there {
+		info, err := fsys.Lstat(dir)
+		if err == nil {
+			if info.Mode()&fs.ModeSymlink == 0 {
+				return "", errRetry // made meanwhile
+			}
 			return "", fmt.Errorf("%s is a symbolic link to nowhere: %w", dir, fs.ErrNotExist)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
 		}
 		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
 	}

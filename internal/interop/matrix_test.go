@@ -245,7 +245,7 @@ func checkUsers(t *testing.T, m *etcd.Member) {
 	require.NoError(t, err)
 	_, err = nobody.Get(soon(t), "app/hot")
 	require.ErrorIs(t, err, rpctypes.ErrUserEmpty)
-	_, err = as(interop.Reader, interop.ReaderPassword)
+	_, err = as(interop.Reader, "wrong")
 	require.ErrorIs(t, err, rpctypes.ErrAuthFailed)
 	reader, err := as(interop.Reader, interop.ReaderPassword)
 	require.NoError(t, err)
