@@ -92,24 +92,25 @@ func (c *chunk) decode(data mem.BufferSlice) error {
 		if n > uint64(r.Remaining()) {
 			return fmt.Errorf("%w: field %d: got %d bytes, want %d", errMessage, field, r.Remaining(), n)
 		}
-		if wire == wireBytes && field == fieldVersion {
+		switch {
+		case wire == wireBytes && field == fieldBlob:
+			blobAt, c.size = whole-r.Remaining(), int(n)
+		case wire == wireBytes && field == fieldVersion:
 			version := make([]byte, n)
-			if _, err := io.ReadFull(r, version); err != nil {
-				return fmt.Errorf("%w: version: %w", errMessage, err)
-			}
+			_, _ = io.ReadFull(r, version) // they are there
 			c.version = string(version)
 			continue
 		}
-		if wire == wireBytes && field == fieldBlob {
-			blobAt, c.size = whole-r.Remaining(), int(n)
-		}
-		if _, err := r.Discard(int(n)); err != nil {
-			return fmt.Errorf("%w: field %d: %w", errMessage, field, err)
-		}
+		_, _ = r.Discard(int(n))
 	}
 	c.blob.Reset(data)
-	_, err := c.blob.Discard(blobAt)
-	return err
+	_, _ = c.blob.Discard(blobAt)
+	return nil
+}
+
+// read fills p with the next bytes of the blob, which has as many.
+func (c *chunk) read(p []byte) {
+	_, _ = io.ReadFull(&c.blob, p)
 }
 
 // release gives the buffers of the blob back.

@@ -33,7 +33,6 @@ func DecodeSaveChunk(wire []byte, cut int) (SaveChunk, error) {
 		return SaveChunk{}, err
 	}
 	out := SaveChunk{Remaining: msg.remaining, Version: msg.version, Blob: make([]byte, msg.size)}
-	n, _ := msg.blob.Read(out.Blob)
-	out.Blob = out.Blob[:n]
+	msg.read(out.Blob)
 	return out, nil
 }

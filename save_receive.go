@@ -78,10 +78,8 @@ func (r *receiver) take(msg *chunk, blocks *blockWriter) error {
 	}
 	for rest := msg.size; rest > 0; {
 		room := blocks.room()
-		n, err := io.ReadFull(&msg.blob, room[:min(rest, len(room))])
-		if err != nil {
-			return fmt.Errorf("read message: %w", err)
-		}
+		n := min(rest, len(room))
+		msg.read(room[:n])
 		rest -= n
 		r.got += int64(n)
 		if blocks.filled(n) {

@@ -116,6 +116,20 @@ func TestSaveWhole(t *testing.T) {
 	}
 }
 
+// A message that says nothing is no announcement, wherever it comes.
+func TestSaveSkipsEmptyMessages(t *testing.T) {
+	db := snaptest.Opaque(8192)
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			return errors.Join(c.Send(nil, 0), c.SendPart(db[:4096], len(db), 0), c.Send(nil, 4096),
+				c.SendPart(db[4096:], 4096, 0), c.Send(nil, 0), c.Send(withTrailer(db)[8192:], 0), c.Send(nil, 0))
+		})
+		got, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
+		require.NoError(t, err)
+		require.Equal(t, withTrailer(db), got)
+	})
+}
+
 func TestSaveToSaysVersion(t *testing.T) {
 	for _, version := range []string{"", "3.6.0"} {
 		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {

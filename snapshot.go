@@ -1,4 +1,142 @@
-// Package snapshot fetches, judges and restores snapshots of etcd v3.
+// Package snapshot fetches snapshots from live etcd v3 members, says what is in
+// a snapshot file, and turns it back into a data directory that etcd boots from.
+//
+//   - [V3Manager.Save] and [V3Manager.SaveTo] fetch a snapshot from one member, to
+//     a file or to an [io.Writer], and check its digest as it streams.
+//   - [V3Manager.Status] says what is in a file: revision, keys, size, version.
+//   - [V3Manager.Verify] proves a file. Call it before you rely on a backup.
+//   - [V3Manager.Restore], [V3Manager.RestoreContext] and [V3Manager.RestoreFrom]
+//     make a data directory from a file or from an [io.Reader].
+//
+// [New] returns a [V3Manager], [NewV3] the [Manager] that etcd documents. Either
+// is safe for concurrent use. Errors are of type [*Error]; what a caller may
+// want to tell apart matches a sentinel such as [ErrChecksum] with [errors.Is].
+//
+// # Restoring a cluster
+//
+//  1. Verify the snapshot. All members are restored from the same one.
+//  2. On each host call Restore with the same InitialCluster and
+//     InitialClusterToken, and with that host's own Name and PeerURLs. Choose
+//     a token that no running cluster has.
+//  3. Where clients keep caches or watches, set RevisionBump and
+//     MarkCompacted, so that revisions do not go backwards: see [RestoreConfig].
+//  4. Start etcd with that name, data directory and, if it is separate, WAL
+//     directory.
+//
+// A Restore that failed or was killed can simply be called again.
+//
+// # Format
+//
+// A snapshot is the bbolt database of one member at one moment, followed by the
+// SHA-256 of it, 32 bytes called the trailer. A database is a whole number of
+// 512-byte sectors, so a file has a trailer if and only if its size is 32 more
+// than a multiple of 512. A db file copied out of a data directory has none:
+// Status reads it, Verify answers [ErrNoTrailer], and Restore wants
+// SkipHashCheck.
+//
+// Of a [Status],
+//
+//   - Hash is the CRC-32C over each bucket in key order: its name, then the key
+//     and the value of each entry. Membership, leases and users count, so a
+//     restored database has another Hash than its snapshot. It is the hash of
+//     "etcdutl snapshot status", not the HashKV of a server.
+//   - Revision is the main revision of the last record of the key space.
+//   - TotalKey is the number of live keys: those whose last record is not a
+//     tombstone.
+//   - TotalSize is the size of the database in bytes up to its high-water mark,
+//     free pages included, the trailer not.
+//   - Version is the storage version in the file, empty before etcd 3.6.
+//
+// A restored data directory holds, for a cluster of n members,
+//
+//	member/snap/db                the database, with the new membership
+//	member/snap/<1>-<n>.snap      the membership as a raft snapshot
+//	member/wal/<0>-<0>.wal        ids, one entry a member, hard state
+//
+// with numbers of 16 hexadecimal digits. Ids are computed from InitialCluster
+// and InitialClusterToken as etcd does it, which is why members restored apart
+// agree on them. The same snapshot and [RestoreConfig] give the same bytes.
+//
+// # Guarantees
+//
+// Each has tests that fail when it is broken.
+//
+//  1. When Save returns nil, the complete snapshot is at its path and on disk,
+//     its digest checked. After an error or a kill the path is as it was
+//     before. Concurrent Saves never mix, even to one path.
+//  2. When Restore returns nil, the data directory is complete and on disk.
+//     After an error nothing is left; after a kill or a power cut there is the
+//     complete member directory or none. The next call for the same
+//     target removes what a killed one left, and spares what a running one
+//     uses.
+//  3. Restore trusts no byte unchecked: it checks the digest of its copy, then
+//     the structure of every page, and then opens it.
+//  4. No file and no server makes this package panic or hang, or use memory
+//     without bound. The error names the page or the offset.
+//  5. Every call with a context can be cancelled. A file that a running etcd
+//     holds is [ErrInUse] at once. A server that sends no byte for the stall
+//     timeout is [ErrStalled].
+//  6. Memory is a fixed number of buffers, and in Status and Verify a
+//     fingerprint for each live key, however long the key is. No file is
+//     read into memory as a whole; bbolt maps the copy that Restore edits.
+//
+// # Not promised
+//
+//   - Status does not compare the digest, and Restore does not with
+//     SkipHashCheck. Both check the structure, which a flipped bit within a
+//     value leaves intact.
+//   - The digest is no signature: who can change the file can change the
+//     digest. Snapshots are not encrypted either: keys, values and password
+//     hashes are in them as they were.
+//   - Save gives the state of its one member, and a follower or a learner
+//     may lag behind the leader.
+//   - SaveTo cannot interrupt a Write and RestoreFrom cannot interrupt a Read:
+//     when the context ends they return after the one that is under way. The
+//     methods of [Manager] without a context cannot be cancelled.
+//   - Restore makes voting members. Learners are added to the running cluster.
+//   - Restore does not know which etcd will boot the directory. A server may
+//     refuse data that is newer than itself: see Versions.
+//   - With AllowEmptyDataDir, Restore looks at the beginning whether the
+//     directory is empty. What others put there meanwhile stays; only a member
+//     directory of theirs ends the call, with [ErrExists].
+//   - After a kill, a separate WAL directory may be there without its data
+//     directory, and hidden files or directories beside either. The next
+//     call for the same target removes them. Where the file system has no
+//     locks, those of a Save stay, and Restore names what to remove by hand.
+//   - Where a file system has no hard links, and the disk fails while Save syncs
+//     the directory, the new file stays at the path. The error says so.
+//   - A disk that cannot read back what was just written, while bbolt has the
+//     copy mapped, ends the process with a fault. It is then as after a kill.
+//   - Windows has no call that syncs a directory: after a power cut the name of
+//     a new file is as durable as NTFS makes it. The tests run on Linux; for
+//     macOS and Windows the code is compiled and vetted.
+//   - Texts of errors and log messages may change. Sentinels and types do not.
+//
+// # What survives a restore
+//
+// Found out with real servers of each version:
+//
+//   - Keys with their values, leases, versions and revisions are as they
+//     were, and so is the compacted revision.
+//   - Leases start anew, with the time that they were granted.
+//   - Users, roles and passwords are as they were. If authentication was on, it
+//     is on.
+//   - The cluster id, the member ids, names and URLs are new, those of the
+//     restore.
+//   - Alarms stay, under the id of a member that no longer exists, and puts go
+//     on being refused. "etcdctl alarm disarm" or DropAlarms helps; after NOSPACE,
+//     raise the quota or make room, or the alarm comes back.
+//   - The cluster version is decided anew by 3.4 and 3.5. Later servers take it
+//     from the file and raise it to their own.
+//
+// # Versions
+//
+// Snapshots of etcd 3.4, 3.5, 3.6, 3.7 and 3.8.0-alpha.0 are saved, verified,
+// restored and booted by their own servers in the tests, as one member and
+// as three. A server also boots what an older one saved. The other way, 3.6 and
+// 3.7 refuse what a newer server saved. 3.4 and 3.5 take it, but leave its
+// storage version in the file, for which a later upgrade may be refused. The
+// README has the table.
 package snapshot
 
 import (

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,12 +94,55 @@ func TestRestoreSkipsDamaged(t *testing.T) {
 		})
 	}
 
+	// What gzip cannot see: the snapshot was bad when it was packed.
+	for want, damage := range map[string]func(path string){
+		"ended early":      func(path string) { snaptest.Truncate(t, path, 4096) },
+		"no SHA-256": func(path string) {
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			snaptest.Truncate(t, path, info.Size()-32)
+		},
+		"SHA-256 mismatch": func(path string) { snaptest.Flip(t, path, 5000, 0) },
+		"corrupt snapshot": func(path string) {
+			snaptest.SetMetas(t, path, func(m *snaptest.Meta) { m.Version++ })
+			snaptest.FixTrailer(t, path)
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			repack(t, sound, newest, damage)
+			out, err := backup(restoreArgs(dir, filepath.Join(t.TempDir(), "etcd"))...)
+			require.NoError(t, err)
+			require.Regexp(t, "skipped "+names[1]+": .*"+want, out)
+			require.True(t, strings.HasSuffix(out, "restored "+names[0]+"\n"), out)
+		})
+	}
+
 	require.NoError(t, os.WriteFile(filepath.Join(dir, names[0]), nil, 0o600))
 	require.NoError(t, os.WriteFile(newest, nil, 0o600))
 	target := t.TempDir()
 	_, err = backup(restoreArgs(dir, filepath.Join(target, "etcd"))...)
 	require.EqualError(t, err, "no sound backup in "+dir)
 	require.Empty(t, snaptest.TreeList(t, target))
+}
+
+// repack unpacks a backup, lets damage change it and packs it again at path.
+func repack(t *testing.T, backup []byte, path string, damage func(path string)) {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(backup))
+	require.NoError(t, err)
+	data, err := io.ReadAll(zip)
+	require.NoError(t, err)
+	plain := filepath.Join(t.TempDir(), "db")
+	require.NoError(t, os.WriteFile(plain, data, 0o600))
+	damage(plain)
+	data, err = os.ReadFile(plain)
+	require.NoError(t, err)
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write(data)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.NoError(t, os.WriteFile(path, packed.Bytes(), 0o600))
 }
 
 // TestRestoreStops: where every backup would fail alike, none is called damaged.

@@ -144,12 +144,12 @@ func TestTargetFaultsOnLeftovers(t *testing.T) {
 func forEachKill(t *testing.T, l layout, try func(first int)) {
 	kills := 0
 	sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { _ = publish(wrap(f), l.config(l.prepare(t))); kills++ })
-	step := 1
-	if !*every {
-		step = kills / 4
-	}
-	for first := kills - 2; first > 0; first -= step {
-		try(first)
+	for first := range kills {
+		// Half way the files are staged; near the end there is an intent, then
+		// everything is published.
+		if *every || first == kills/2 || first == kills-15 || first == kills-5 {
+			try(first)
+		}
 	}
 }
 

@@ -96,12 +96,12 @@ func issue(dir, name string, cert, parent *x509.Certificate, parentKey *ecdsa.Pr
 func (c *certs) path(file string) string { return filepath.Join(c.dir, file) }
 
 func (c *certs) serverTLS(clientAuth bool) transport.TLSInfo {
-	return transport.TLSInfo{
-		CertFile:       c.path("server.crt"),
-		KeyFile:        c.path("server.key"),
-		TrustedCAFile:  c.path("ca.crt"),
-		ClientCertAuth: clientAuth,
+	info := transport.TLSInfo{CertFile: c.path("server.crt"), KeyFile: c.path("server.key")}
+	if clientAuth { // a trusted CA alone would already mean it
+		info.ClientCertAuth = true
+		info.TrustedCAFile = c.path("ca.crt")
 	}
+	return info
 }
 
 func (c *certs) clientTLS(clientCert bool) *tls.Config {

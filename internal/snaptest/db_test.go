@@ -58,6 +58,7 @@ func TestDBAgreesWithReaders(t *testing.T) {
 		"fragmented with freelist, 16 KiB pages": func() *snaptest.DB {
 			return history().Fragment().WithFreelist(true).PageSize(16 << 10)
 		},
+		"64 KiB pages": func() *snaptest.DB { return history().Large(1000, 200).PageSize(64 << 10) },
 		"everything else": func() *snaptest.DB {
 			db := history().Lease(7, 60).PutLease("leased", "x", 7)
 			return db.Alarm(1, etcdserverpb.AlarmType_NOSPACE).
@@ -153,6 +154,46 @@ func checkStore(t *testing.T, db *snaptest.DB, path string) {
 	}
 }
 
+// TestKeysLikeEtcd makes the same changes with the model and with etcd.
+func TestKeysLikeEtcd(t *testing.T) {
+	path := snaptest.NewDB().Write(t, filepath.Join(t.TempDir(), "db"), false)
+	be := backend.NewDefaultBackend(zap.NewNop(), path)
+	store := mvcc.NewStore(zap.NewNop(), be, &lease.FakeLessor{}, mvcc.StoreConfig{})
+	put := func(k, v string) { store.Put([]byte(k), []byte(v), lease.NoLease) }
+	remove := func(k string) { store.DeleteRange([]byte(k), nil) }
+	model := snaptest.NewDB()
+	both := func(put func(k, v string), remove func(k string), txn func(func(put func(k, v string), remove func(k string)))) {
+		put("a", "1")
+		put("b", "1")
+		put("a", "2")
+		remove("a")
+		remove("a")
+		remove("never there")
+		put("a", "3")
+		txn(func(put func(k, v string), remove func(k string)) {
+			put("c", "1")
+			remove("b")
+			put("d", "")
+		})
+		txn(func(_ func(k, v string), remove func(k string)) { remove("never there") })
+		put("e", "1")
+	}
+	both(put, remove, func(f func(put func(k, v string), remove func(k string))) {
+		tx := store.Write(traceutil.TODO())
+		f(func(k, v string) { tx.Put([]byte(k), []byte(v), lease.NoLease) }, func(k string) { tx.DeleteRange([]byte(k), nil) })
+		tx.End()
+	})
+	both(func(k, v string) { model.Put(k, v) }, func(k string) { model.Delete(k) },
+		func(f func(put func(k, v string), remove func(k string))) {
+			model.Txn(func() { f(func(k, v string) { model.Put(k, v) }, func(k string) { model.Delete(k) }) })
+		})
+	require.Equal(t, store.Rev(), model.Revision())
+	store.Commit()
+	require.NoError(t, store.Close())
+	require.NoError(t, be.Close())
+	require.Equal(t, entries(t, path, "key"), entries(t, model.Write(t, filepath.Join(t.TempDir(), "db"), false), "key"))
+}
+
 // TestCompactLikeEtcd compacts the same history with the model and with etcd.
 func TestCompactLikeEtcd(t *testing.T) {
 	for _, rev := range []int64{1, 2, 3, 100, 157, 231} {
@@ -196,6 +237,25 @@ func TestDBShapes(t *testing.T) {
 		require.Equal(t, keys+1, db.LiveKeys(), "the bump reads as the empty key")
 		path := db.Write(t, filepath.Join(t.TempDir(), "db"), true)
 		checkRecords(t, db, path)
+	})
+	t.Run("partial compaction", func(t *testing.T) {
+		write := func(db *snaptest.DB) []string {
+			return entries(t, db.Write(t, filepath.Join(t.TempDir(), "db"), false), "key")
+		}
+		before, after := write(history()), write(history().CompactPartially(180, 20))
+		whole := write(history().Compact(180))
+		require.Len(t, after, len(before)-20)
+		require.Greater(t, len(after), len(whole))
+		require.Equal(t, before[len(before)-100:], after[len(after)-100:], "removals start at the lowest revision")
+	})
+	t.Run("page size and freelist", func(t *testing.T) {
+		m := snaptest.ParseMeta(history().PageSize(16<<10).Bytes(t, true), 0)
+		require.EqualValues(t, 16<<10, m.PageSize)
+		require.EqualValues(t, uint64(1<<64-1), m.Freelist)
+		data := history().WithFreelist(true).Bytes(t, true)
+		m = snaptest.ParseMeta(data, 0)
+		require.EqualValues(t, 4096, m.PageSize)
+		require.EqualValues(t, snaptest.FreelistFlag, snaptest.ParsePage(data, m.Freelist).Flags)
 	})
 	t.Run("malformed and dropped", func(t *testing.T) {
 		path := snaptest.NewDB().Raw("key", "short", "x").DropBucket("alarm").

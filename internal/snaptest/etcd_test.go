@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 
 	"etcd.example/snapshot/internal/snaptest"
 )
@@ -58,19 +59,58 @@ func TestRunLeavesNothing(t *testing.T) {
 func TestStartTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	e := snaptest.Start(t, snaptest.WithTLS(true))
-	_, err := e.Client().Put(ctx, "a", "1")
-	require.NoError(t, err)
+	for _, mutual := range []bool{false, true} {
+		e := snaptest.Start(t, snaptest.WithTLS(mutual))
+		require.Contains(t, e.Endpoint(), "https://")
+		_, err := e.Client().Put(ctx, "a", "1")
+		require.NoError(t, err)
 
-	cfg := e.ClientConfig()
-	cfg.TLS = e.TLSConfig(false)
-	c, err := clientv3.New(cfg)
+		cfg := e.ClientConfig()
+		cfg.TLS = e.TLSConfig(!mutual)
+		c, err := clientv3.New(cfg)
+		require.NoError(t, err)
+		short, cancelShort := context.WithTimeout(ctx, 500*time.Millisecond)
+		_, err = c.Get(short, "a")
+		require.Equal(t, mutual, err != nil, "without certificate where one is wanted, with where none is: %v", err)
+		cancelShort()
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestStartExplains(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	_, err := snaptest.Run(ctx, snaptest.Config{
+		DataDir:        t.TempDir(),
+		PeerURL:        "http://127.0.0.1:0",
+		InitialCluster: "default=http://127.0.0.1:0,other=http://127.0.0.1:1",
+	})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "etcd's last warnings:\n")
+
+	_, err = snaptest.Run(context.Background(), snaptest.Config{InitialCluster: "other=http://127.0.0.1:1"})
+	require.ErrorContains(t, err, "couldn't find local name")
+}
+
+func TestConfig(t *testing.T) {
+	e := snaptest.Start(t, snaptest.With(func(c *snaptest.Config) {
+		c.Name, c.Token, c.PeerURL = "m1", "token", "http://10.0.0.1:2380"
+		c.SnapshotCount, c.QuotaBytes = 7, 1<<20
+		c.WALDir = filepath.Join(t.TempDir(), "wal")
+		c.Configure = func(ec *embed.Config) { ec.AuthTokenTTL = 9 }
+	}))
+	got := e.Server.Config()
+	require.Equal(t, "m1", got.Name)
+	require.Equal(t, "token", got.InitialClusterToken)
+	require.EqualValues(t, 7, got.SnapshotCount)
+	require.EqualValues(t, 1<<20, got.QuotaBackendBytes)
+	require.EqualValues(t, 9, got.AuthTokenTTL)
+	require.NotEmpty(t, snaptest.TreeList(t, got.WalDir))
+	members, err := e.Client().MemberList(context.Background())
 	require.NoError(t, err)
-	defer func() { require.NoError(t, c.Close()) }()
-	short, cancelShort := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancelShort()
-	_, err = c.Get(short, "a")
-	require.Error(t, err, "a client without certificate was served")
+	require.Equal(t, []string{"http://10.0.0.1:2380"}, members.Members[0].PeerURLs)
+	require.Equal(t, "http://10.0.0.1:2380", e.PeerURL)
+	require.True(t, e.Leads())
 }
 
 func TestStartCluster(t *testing.T) {
@@ -92,4 +132,7 @@ func TestStartCluster(t *testing.T) {
 	members, err := cluster[0].Client().MemberList(ctx)
 	require.NoError(t, err)
 	require.Len(t, members.Members, 3)
+	for _, m := range members.Members {
+		require.Equal(t, m.Name == "l1", m.IsLearner, m.Name)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,21 +36,27 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// verdict is what bbolt's checker and etcd's Status make of a file.
+// verdict is what others make of a file.
 type verdict struct {
-	CheckError  string      `json:"checkError"` // bbolt refuses to open the file, or finds errors
-	Status      peer.Status `json:"status"`     // if StatusError is empty too
-	StatusError string      `json:"statusError"`
-	// Died says how the reader ended instead of answering.
-	Died string `json:"died"`
+	Check  answer // of bbolt's checker
+	Status answer // of etcd's Status, if the checker finds nothing
 }
 
-func (v verdict) String() string {
-	text, err := json.Marshal(v)
-	return fmt.Sprint(string(text), err)
+type answer struct {
+	Status peer.Status `json:"status"`
+	Error  string      `json:"error"`
+	Died   string      `json:"died"` // how the reader ended instead of answering
 }
 
-// judgeAll answers each line of in, a path, with a line of out.
+func (a answer) ok() bool { return a.Error == "" && a.Died == "" }
+
+// The questions to the reference process, each followed by a path.
+const (
+	askCheck  = "check "
+	askStatus = "status "
+)
+
+// judgeAll answers each line of in, a question, with a line of out.
 func judgeAll(in io.Reader, out io.Writer) error {
 	// A damaged file may ask for any amount of memory, or recurse for ever.
 	limit := unix.Rlimit{Cur: 16 << 30, Max: 16 << 30}
@@ -58,32 +65,33 @@ func judgeAll(in io.Reader, out io.Writer) error {
 	}
 	debug.SetMaxStack(32 << 20)
 	debug.SetPanicOnFault(true)
-	paths := bufio.NewScanner(in)
+	questions := bufio.NewScanner(in)
 	enc := json.NewEncoder(out)
-	for paths.Scan() {
-		if err := enc.Encode(judge(paths.Text())); err != nil {
+	for questions.Scan() {
+		if err := enc.Encode(judge(questions.Text())); err != nil {
 			return err
 		}
 	}
-	return paths.Err()
+	return questions.Err()
 }
 
 // judge catches the panics that can be caught, which spares new processes.
-func judge(path string) (v verdict) {
+func judge(question string) (a answer) {
 	defer func() {
 		if r := recover(); r != nil {
-			v = verdict{Died: fmt.Sprint("panic: ", r)}
+			a = answer{Died: fmt.Sprint("panic: ", r)}
 		}
 	}()
-	if err := checkFile(path); err != nil {
-		v.CheckError = err.Error()
-		return v
-	}
 	var err error
-	if v.Status, err = peer.NewV3(silent).Status(path); err != nil {
-		v.StatusError = err.Error()
+	if path, ok := strings.CutPrefix(question, askCheck); ok {
+		err = checkFile(path)
+	} else {
+		a.Status, err = peer.NewV3(silent).Status(strings.TrimPrefix(question, askStatus))
 	}
-	return v
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	return a
 }
 
 func checkFile(path string) error {
@@ -139,39 +147,48 @@ func (r *reference) stop() {
 	_ = r.pipe.Close()
 }
 
-// judge returns the verdict on a file. A process that ends is asked once more
-// as a new one, since a panic that was caught before may have left behind what
-// ended it; only the second end is put down to the file.
-func (r *reference) judge(t testing.TB, path string) verdict {
+func (r *reference) judge(t testing.TB, path string) (v verdict) {
 	t.Helper()
-	v, ok := r.ask(path)
-	if !ok && v.Died != hangs {
-		r.stop()
-		r.start(t)
-		v, ok = r.ask(path)
-	}
-	if !ok {
-		r.stop()
-		r.start(t)
+	v.Check = r.ask(t, askCheck+path)
+	if v.Check.ok() {
+		v.Status = r.ask(t, askStatus+path)
 	}
 	return v
 }
 
-// ask is not ok if the process has ended, or has to be.
-func (r *reference) ask(path string) (v verdict, ok bool) {
-	if _, err := fmt.Fprintln(r.stdin, path); err != nil {
-		return verdict{Died: "has ended before: " + err.Error()}, false
+// ask puts a question. A process that ends is asked once more as a new one,
+// since a panic that was caught before may have left behind what ended it; only
+// the second end is put down to the file.
+func (r *reference) ask(t testing.TB, question string) answer {
+	t.Helper()
+	a, alive := r.askOnce(question)
+	if !alive && a.Died != hangs {
+		r.stop()
+		r.start(t)
+		a, alive = r.askOnce(question)
+	}
+	if !alive {
+		r.stop()
+		r.start(t)
+	}
+	return a
+}
+
+// askOnce is not alive if the process has ended, or has to be.
+func (r *reference) askOnce(question string) (a answer, alive bool) {
+	if _, err := fmt.Fprintln(r.stdin, question); err != nil {
+		return answer{Died: "has ended before: " + err.Error()}, false
 	}
 	if err := r.pipe.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return verdict{Died: err.Error()}, false
+		return answer{Died: err.Error()}, false
 	}
-	switch err := r.output.Decode(&v); {
+	switch err := r.output.Decode(&a); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return verdict{Died: hangs}, false
+		return answer{Died: hangs}, false
 	case err != nil:
-		return verdict{Died: "ends the process"}, false
+		return answer{Died: "ends the process"}, false
 	}
-	return v, true
+	return a, true
 }
 
 const hangs = "hangs"

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -275,4 +277,10 @@ func liveServer(t *testing.T, ctx context.Context, cli *clientv3.Client) {
 	require.NoError(t, err)
 	_, err = cli.RoleGrantPermission(ctx, "root", "live/", "live0", clientv3.PermissionType(clientv3.PermReadWrite))
 	require.NoError(t, err)
+	// The server writes its storage version a moment after its start.
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		st, err := cli.Status(ctx, cli.Endpoints()[0])
+		require.NoError(c, err)
+		require.Equal(c, "3.7.0", st.StorageVersion)
+	}, time.Minute, 10*time.Millisecond)
 }
