@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/durable"
@@ -45,10 +46,22 @@ type operation struct {
 // snapshotName is the snapshot below the root from which restores read.
 const snapshotName = "snap.db"
 
+// operations are all of them, with a server for the saves.
+func operations(tb testing.TB) []operation {
+	// Enough for write-back to be asked for before the end.
+	db := snaptest.Opaque(9 << 20)
+	server := snaptest.Serve(tb, func(c *snaptest.SnapshotCall) error {
+		c.Chunk = 1 << 20
+		return c.SendSnapshot(db)
+	})
+	return append(restores(smallSnapshot(tb)), saves(server.ClientConfig())...)
+}
+
+// smallSnapshot fills what bbolt maps at first, so that it has to map more.
+func smallSnapshot(tb testing.TB) []byte { return snaptest.NewDB().Large(6, 1500).Bytes(tb, true) }
+
 // restores are Restore and RestoreFrom with every way to lay out the target.
-func restores(tb testing.TB) []operation {
-	// The edit makes the database longer, and bbolt map more of it.
-	content := snaptest.NewDB().Large(6, 1500).Bytes(tb, true)
+func restores(content []byte) []operation {
 	var all []operation
 	for _, layout := range []struct {
 		name, wal string
@@ -85,7 +98,11 @@ func restores(tb testing.TB) []operation {
 		}, operation{
 			name: "RestoreFrom, " + layout.name, prepare: prepare, commit: dir + "/member", again: snapshot.ErrExists,
 			run: func(m *snapshot.V3Manager, root string) error {
-				return m.RestoreFrom(context.Background(), bytes.NewReader(content), target("", root))
+				f, err := os.Open(filepath.Join(root, snapshotName))
+				if err != nil {
+					return err
+				}
+				return errors.Join(m.RestoreFrom(context.Background(), f, target("", root)), f.Close())
 			},
 		})
 	}
@@ -93,15 +110,9 @@ func restores(tb testing.TB) []operation {
 }
 
 // saves are Save to a new path, and over a file.
-func saves(tb testing.TB) []operation {
-	// Enough for write-back to be asked for before the end.
-	db := snaptest.Opaque(9 << 20)
-	server := snaptest.Serve(tb, func(c *snaptest.SnapshotCall) error {
-		c.Chunk = 1 << 20
-		return c.SendSnapshot(db)
-	})
+func saves(cfg clientv3.Config) []operation {
 	save := func(m *snapshot.V3Manager, root string) error {
-		return m.Save(context.Background(), server.ClientConfig(), filepath.Join(root, "dir", "db"))
+		return m.Save(context.Background(), cfg, filepath.Join(root, "dir", "db"))
 	}
 	mkdir := func(tb testing.TB, root string) { require.NoError(tb, os.Mkdir(filepath.Join(root, "dir"), 0o700)) }
 	return []operation{
@@ -116,10 +127,28 @@ func saves(tb testing.TB) []operation {
 // root is a new directory with what is there before op.
 func (op operation) root(tb testing.TB) string {
 	tb.Helper()
-	root, err := filepath.EvalSymlinks(tb.TempDir())
-	require.NoError(tb, err)
+	root := memoryDir(tb)
 	op.prepare(tb, root)
 	return root
+}
+
+// memoryDir is a new directory, in memory if possible: these tests make tens of
+// thousands of files.
+func memoryDir(tb testing.TB) string {
+	tb.Helper()
+	parent := os.TempDir()
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		parent = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(parent, "snapshot-test-*")
+	if err != nil && parent != os.TempDir() {
+		dir, err = os.MkdirTemp("", "snapshot-test-*")
+	}
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, os.RemoveAll(dir)) })
+	dir, err = filepath.EvalSymlinks(dir)
+	require.NoError(tb, err)
+	return dir
 }
 
 // outcomes are what is below the root before op and after it has succeeded.
@@ -127,7 +156,7 @@ func (op operation) outcomes(tb testing.TB) (absent, complete listing) {
 	tb.Helper()
 	root := op.root(tb)
 	absent = list(tb, root)
-	require.NoError(tb, op.run(snapshot.New(), root))
+	require.NoError(tb, op.run(quick(), root))
 	complete = list(tb, root)
 	require.NotEqual(tb, absent, complete)
 	return absent, complete
@@ -160,10 +189,20 @@ func (op operation) requireMended(tb testing.TB, root string, complete listing) 
 	requireListing(tb, complete, root)
 }
 
-// quick is a manager that leaves out the system calls that sync.
+// quick is a manager that works on quickFS.
 func quick(hooks ...durabletest.Hook) *snapshot.V3Manager {
-	return snapshot.New(snapshot.WithFS(durabletest.Wrap(durable.OS, hooks...).NoSync()))
+	return snapshot.New(snapshot.WithFS(quickFS(hooks...)))
 }
+
+// quickFS leaves out what makes no difference to what is seen, and takes long:
+// it does not sync, and reserves no room.
+func quickFS(hooks ...durabletest.Hook) *durabletest.FS {
+	return durabletest.Wrap(sparseFS{durable.OS}, hooks...).NoSync()
+}
+
+type sparseFS struct{ durable.FS }
+
+func (sparseFS) Allocate(f durable.File, size int64) error { return f.Truncate(size) }
 
 // listing is what a directory holds: files with size and digest, directories
 // with a slash at the end.

@@ -23,6 +23,7 @@ type staging struct {
 	fs     durable.FS
 	snap   string // member/snap
 	walDir string
+	size   int64 // bytes of the database
 }
 
 func stagingFor(fsys durable.FS, p *plan, target *durable.Target) *staging {
@@ -57,12 +58,11 @@ func (s *staging) create(path string, write func(durable.File) error) (err error
 
 // database stages the database: a copy whose digest and structure are checked.
 func (s *staging) database(ctx context.Context, m *V3Manager, copyTo func(durable.File) (int64, error)) error {
-	return s.create(s.db(), func(f durable.File) error {
-		size, err := copyTo(f)
-		if err != nil {
+	return s.create(s.db(), func(f durable.File) (err error) {
+		if s.size, err = copyTo(f); err != nil {
 			return err
 		}
-		return checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, size), size)
+		return checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, s.size), s.size)
 	})
 }
 
@@ -81,13 +81,19 @@ func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) 
 	return asCorrupt(db.SeedFreelist(f, usage))
 }
 
+// mmapSize leaves room for the edit. Where bbolt must map the file anew in the
+// middle of a transaction and cannot, its error does not tell the cause.
+func (s *staging) mmapSize(p *plan) int {
+	return int(min(max(int64(p.initialMmapSize), s.size+editSlack), maxMmapSize))
+}
+
 // edit makes the database part of the new cluster, in one transaction. bbolt
 // need not sync: nobody sees the file until all of it is synced. It returns the
 // latest revision if that was bumped, and otherwise 0.
 func (s *staging) edit(p *plan) (revision int64, err error) {
 	db, err := bbolt.Open(s.db(), fileMode, &bbolt.Options{
 		Timeout:         time.Second, // nobody else knows the file
-		InitialMmapSize: p.initialMmapSize,
+		InitialMmapSize: s.mmapSize(p),
 		NoFreelistSync:  true,
 		NoSync:          true,
 		NoGrowSync:      true,

@@ -128,12 +128,12 @@ func (w *stallWatch) explain(err error) error {
 	}
 }
 
-// serverError gives err the identity that etcd's client gives to what servers
-// answer, beside that of the gRPC status.
+// serverError gives what etcd answered both of its identities: the one that
+// etcd's client gives it and the gRPC status that it came as.
 func serverError(ctx context.Context, err error) error {
 	var named rpctypes.EtcdError
-	if _, ok := status.FromError(err); ok && errors.As(rpctypes.Error(err), &named) {
-		return &answer{EtcdError: named, status: err}
+	if errors.As(rpctypes.Error(err), &named) {
+		return &answer{EtcdError: named}
 	}
 	// The server keeps the deadline too, and its clock can be the first.
 	if _, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded {
@@ -142,10 +142,11 @@ func serverError(ctx context.Context, err error) error {
 	return err
 }
 
-// answer is an error of etcd's that came as a gRPC status.
+// answer is an error of etcd's.
 type answer struct {
 	rpctypes.EtcdError
-	status error
 }
 
-func (a *answer) Unwrap() []error { return []error{a.EtcdError, a.status} }
+func (a *answer) Unwrap() []error {
+	return []error{a.EtcdError, status.Error(a.Code(), a.Error())}
+}

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/mem"
 
 	"etcd.example/snapshot/internal/durable"
@@ -35,4 +36,26 @@ func DecodeSaveChunk(wire []byte, cut int) (SaveChunk, error) {
 	out := SaveChunk{Remaining: msg.remaining, Version: msg.version, Blob: make([]byte, msg.size)}
 	msg.read(out.Blob)
 	return out, nil
+}
+
+// SaveDecoders decode a message and copy its blob into a block.
+func SaveDecoders() map[string]func(data mem.BufferSlice, block []byte) error {
+	codec := newSnapshotCodec()
+	return map[string]func(mem.BufferSlice, []byte) error{
+		"save": func(data mem.BufferSlice, block []byte) error {
+			var msg chunk
+			defer msg.release()
+			if err := codec.Unmarshal(data, &msg); err != nil {
+				return err
+			}
+			msg.read(block[:msg.size])
+			return nil
+		},
+		"protobuf": func(data mem.BufferSlice, block []byte) error {
+			var msg pb.SnapshotResponse
+			err := codec.Unmarshal(data, &msg)
+			copy(block, msg.Blob)
+			return err
+		},
+	}
 }

@@ -365,7 +365,7 @@ func TestSaveLoginEndsWithConfigContext(t *testing.T) {
 		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
 		Context: ctx,
 	}
-	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	_, err := snapshot.New(snapshot.WithStallTimeout(longStall)).SaveTo(t.Context(), cfg, io.Discard)
 	require.ErrorIs(t, err, context.Canceled)
 }
 

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,29 +72,38 @@ func TestSaveToPanickingWriter(t *testing.T) {
 	s.WaitReleased(t)
 }
 
-// What the caller's own code takes is not counted against the server.
+// What the caller's own code takes is not counted against the server, which
+// cannot send more meanwhile.
 func TestSaveToSlowCaller(t *testing.T) {
-	const stall = 500 * time.Millisecond
+	const stall = time.Second
 	db := snaptest.Opaque(3<<20 + 8192)
-	dawdle := func(when bool) {
-		if when {
-			time.Sleep(stall + stall/2)
-		}
-	}
-	for name, tc := range map[string]struct{ write, report bool }{
-		"writer": {write: true},
-		"report": {report: true},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, slow := range []string{"writer", "report"} {
+		t.Run(slow, func(t *testing.T) {
 			snaptest.NoLeaks(t)
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
-			first := true
-			m := snapshot.New(snapshot.WithStallTimeout(stall), snapshot.WithProgress(func(p snapshot.Progress) {
-				dawdle(tc.report && p.Done == 0)
+			goOn := make(chan struct{})
+			dawdle := sync.OnceFunc(func() {
+				time.Sleep(stall + stall/4)
+				close(goOn)
+			})
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+				if err := c.SendPart(db[:2<<20], len(db), 0); err != nil {
+					return err
+				}
+				select {
+				case <-goOn:
+				case <-c.Context().Done():
+				}
+				return c.Send(withTrailer(db)[2<<20:], 0)
+			})
+			m := snapshot.New(snapshot.WithStallTimeout(stall), snapshot.WithProgress(func(snapshot.Progress) {
+				if slow == "report" {
+					dawdle()
+				}
 			}))
 			saved, err := m.SaveTo(t.Context(), s.ClientConfig(), writerFunc(func(p []byte) (int, error) {
-				dawdle(tc.write && first)
-				first = false
+				if slow == "writer" {
+					dawdle()
+				}
 				return len(p), nil
 			}))
 			require.NoError(t, err)
@@ -102,8 +112,7 @@ func TestSaveToSlowCaller(t *testing.T) {
 	}
 }
 
-// A writer that keeps what it was given, against the contract of io.Writer,
-// must not get the wrong bytes while it still has the call.
+// Nobody touches a block while the writer has it.
 func TestSaveToBlocksAreStableDuringWrite(t *testing.T) {
 	db := snaptest.Opaque(12<<20 + 512)
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })

@@ -21,8 +21,10 @@ import (
 
 // backup runs the program and returns what it printed.
 func backup(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	var out bytes.Buffer
-	err := run(context.Background(), args, &out)
+	err := run(ctx, args, &out)
 	return out.String(), err
 }
 
@@ -96,7 +98,7 @@ func TestRestoreSkipsDamaged(t *testing.T) {
 
 	// What gzip cannot see: the snapshot was bad when it was packed.
 	for want, damage := range map[string]func(path string){
-		"ended early":      func(path string) { snaptest.Truncate(t, path, 4096) },
+		"ended early": func(path string) { snaptest.Truncate(t, path, 4096) },
 		"no SHA-256": func(path string) {
 			info, err := os.Stat(path)
 			require.NoError(t, err)

@@ -46,7 +46,7 @@ func (db *DB) SeedFreelist(w io.WriterAt, usage *Usage) error {
 	for i, id := range free {
 		order.PutUint64(page[pageHeaderSize+8*i:], uint64(id))
 	}
-	if _, err := w.WriteAt(page, int64(next.freelist)*db.pageSize); err != nil {
+	if err := writeFull(w, page, int64(next.freelist)*db.pageSize); err != nil {
 		return fmt.Errorf("write freelist: %w", err)
 	}
 
@@ -54,11 +54,20 @@ func (db *DB) SeedFreelist(w io.WriterAt, usage *Usage) error {
 	at := Pgid(next.txid % 2) // where bbolt would write it
 	putHeader(page, header{id: at, flags: flagMeta})
 	copy(page[pageHeaderSize:], db.rawMeta(next))
-	if _, err := w.WriteAt(page, int64(at)*db.pageSize); err != nil {
+	if err := writeFull(w, page, int64(at)*db.pageSize); err != nil {
 		return fmt.Errorf("write meta page: %w", err)
 	}
 	db.meta = next
 	return nil
+}
+
+// writeFull writes all of p at off.
+func writeFull(w io.WriterAt, p []byte, off int64) error {
+	n, err := w.WriteAt(p, off)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
 }
 
 func putHeader(b []byte, h header) {

@@ -14,7 +14,7 @@ type window struct {
 }
 
 const (
-	windowSize = 256 << 10 // fits in the second-level cache
+	windowSize = 128 << 10 // fits in the second-level cache
 	// A leaf of up to this size is held in memory as a whole. The largest
 	// record of an etcd with default settings has 1.5 MiB.
 	maxHeldLeaf = 4 << 20

@@ -30,3 +30,7 @@ var (
 	// where the other cannot be published.
 	ErrNested = errors.New("directories overlap")
 )
+
+// maxAttempts bounds every retry of something that only loses to a concurrent
+// call.
+const maxAttempts = 100

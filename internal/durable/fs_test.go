@@ -133,6 +133,24 @@ func TestCopyRangeOnlyReadable(t *testing.T) {
 	require.NoError(t, dst.Close())
 }
 
+// Between two file systems either all arrives or the caller is told.
+func TestCopyRangeAcross(t *testing.T) {
+	src := create(t, filepath.Join(t.TempDir(), "src"), "0123456789")
+	t.Setenv("TMPDIR", diskDir)
+	far, err := os.MkdirTemp("", "")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(far)) })
+	dst := create(t, filepath.Join(far, "dst"), "")
+	n, err := durable.OS.CopyRange(dst, 0, src, 0, 10)
+	if err != nil {
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.Zero(t, n)
+	}
+	got, err := os.ReadFile(filepath.Join(far, "dst"))
+	require.NoError(t, err)
+	require.Equal(t, "0123456789"[:n], string(got))
+}
+
 // A pipe cannot be copied by range.
 func TestCopyRangeUnsupported(t *testing.T) {
 	r, w, err := os.Pipe()

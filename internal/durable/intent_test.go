@@ -16,14 +16,11 @@ import (
 // published and its data directory is not.
 func killBetween(t *testing.T, l layout) (root string) {
 	t.Helper()
-	root = l.prepare(t)
-	published := 0
 	for k := 0; ; k++ {
 		root = l.prepare(t)
 		var rec durabletest.Recorder
 		require.Error(t, publish(wrap(durabletest.KillAt(k), &rec), l.config(root)))
-		published = strings.Count(rec.Trace(root), "publish ")
-		if published == 1 {
+		if strings.Contains(rec.Trace(root), "publish ") {
 			break
 		}
 	}

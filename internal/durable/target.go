@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 )
 
 const (
@@ -320,61 +319,8 @@ func (t *Target) dataLock() string {
 	return lockPath(t.dir)
 }
 
-// lockPath is the lock directory beside dir.
-func lockPath(dir string) string {
-	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
-}
-
 func existsError(path string) error { return fmt.Errorf("%s %w", path, ErrExists) }
 
 func notEmptyError(dir string, rest []string) error {
 	return fmt.Errorf("%s %w and holds %q", dir, ErrExists, rest)
-}
-
-// below reports whether path is below dir, and what then follows it.
-func below(dir, path string) (rel string, ok bool) {
-	rel, err := filepath.Rel(dir, path)
-	return rel, err == nil && rel != "." && filepath.IsLocal(rel)
-}
-
-// topOf is the first element of a relative path.
-func topOf(rel string) string {
-	top, _, _ := strings.Cut(rel, string(filepath.Separator))
-	return top
-}
-
-// resolveParent returns the absolute path with the symbolic links above its
-// last element followed, as far as the directories exist.
-func resolveParent(fsys FS, path string) (string, error) {
-	if path == "" {
-		return "", errors.New("no directory given")
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	dir, rest := filepath.Dir(path), filepath.Base(path)
-	if dir == path {
-		return path, nil // the root of a file system
-	}
-	for {
-		real, err := fsys.EvalSymlinks(dir)
-		if err == nil {
-			return filepath.Join(real, rest), nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return "", err
-		}
-		info, err := fsys.Lstat(dir)
-		if err == nil {
-			if info.Mode()&fs.ModeSymlink == 0 {
-				return "", errRetry // made meanwhile
-			}
-			return "", fmt.Errorf("%s is a symbolic link to nowhere: %w", dir, fs.ErrNotExist)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
-	}
 }

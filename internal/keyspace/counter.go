@@ -121,6 +121,7 @@ func (f *Feed) Add(key Fingerprint, tombstone bool) {
 	i := key.hi >> (64 - shardBits)
 	f.pending[i] = append(f.pending[i], s)
 	if len(f.pending[i]) == feedBatch {
+		f.c.shards[i].mu.Lock()
 		f.flush(int(i))
 	}
 }
@@ -128,15 +129,22 @@ func (f *Feed) Add(key Fingerprint, tombstone bool) {
 // End finishes the piece. Pieces must be numbered without holes for dead keys
 // to be forgotten.
 func (f *Feed) End() {
-	for i := range f.pending {
-		if len(f.pending[i]) > 0 {
-			f.flush(i)
+	for _, wait := range []bool{false, true} { // first what no other feed is at
+		for i := range f.pending {
+			if len(f.pending[i]) > 0 && (wait || f.c.shards[i].mu.TryLock()) {
+				if wait {
+					f.c.shards[i].mu.Lock()
+				}
+				f.flush(i)
+			}
 		}
 	}
 	f.c.finish(f.piece)
 }
 
+// flush applies what is pending for a shard that is locked, and unlocks it.
 func (f *Feed) flush(i int) {
+	defer f.c.shards[i].mu.Unlock()
 	f.c.shards[i].apply(f.pending[i], f.c.firstUnsettled)
 	f.pending[i] = f.pending[i][:0]
 }

@@ -14,7 +14,7 @@ const mapFrom = 32 << 10 / slotSize
 
 func allocSlots(n int) (slots []slot, heap bool) {
 	if n >= mapFrom {
-		b, err := unix.Mmap(-1, 0, n*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		b, err := unix.Mmap(-1, 0, n*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|populate)
 		if err == nil {
 			return unsafe.Slice((*slot)(unsafe.Pointer(unsafe.SliceData(b))), n), false
 		}

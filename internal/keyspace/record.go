@@ -26,7 +26,7 @@ const (
 func ParseRecord(b []byte) (Record, error) {
 	var rec Record
 	for rest := b; len(rest) > 0; {
-		number, kind, n := protowire.ConsumeTag(rest)
+		number, kind, n := consumeTag(rest)
 		if n < 0 {
 			return Record{}, malformed("KeyValue: tag at byte %d: %w", len(b)-len(rest), protowire.ParseError(n))
 		}
@@ -35,12 +35,16 @@ func ParseRecord(b []byte) (Record, error) {
 		}
 		rest = rest[n:]
 		switch {
-		case number == fieldKey && kind == protowire.BytesType:
-			rec.Key, n = protowire.ConsumeBytes(rest)
-		case number == fieldModRevision && kind == protowire.VarintType:
+		case kind == protowire.BytesType:
+			var field []byte
+			if field, n = protowire.ConsumeBytes(rest); number == fieldKey {
+				rec.Key = field
+			}
+		case kind == protowire.VarintType:
 			var v uint64
-			v, n = protowire.ConsumeVarint(rest)
-			rec.ModRevision = int64(v)
+			if v, n = protowire.ConsumeVarint(rest); number == fieldModRevision {
+				rec.ModRevision = int64(v)
+			}
 		default:
 			n = protowire.ConsumeFieldValue(number, kind, rest)
 		}
@@ -50,6 +54,15 @@ func ParseRecord(b []byte) (Record, error) {
 		rest = rest[n:]
 	}
 	return rec, nil
+}
+
+// consumeTag is protowire.ConsumeTag with a short way for the tags that etcd
+// writes, which have one byte.
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	if tag := b[0]; tag >= 1<<3 && tag < 1<<7 {
+		return protowire.Number(tag >> 3), protowire.Type(tag & 7), 1
+	}
+	return protowire.ConsumeTag(b)
 }
 
 // ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to

@@ -33,7 +33,8 @@ type shard struct {
 	mu    sync.Mutex
 	slots []slot
 	used  int
-	heap  bool // slots are on the Go heap
+	heap  bool   // slots are on the Go heap
+	seen  uint32 // what the look ahead saw; of no use
 }
 
 // home is where the search for a key begins: its fingerprint's lower half
@@ -44,12 +45,15 @@ func (s *shard) home(e *slot) int {
 }
 
 // apply takes in changes in order. settled tells below which piece no more
-// changes will come.
+// changes will come. The shard must be locked.
 func (s *shard) apply(changes []slot, settled func() uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if 5*(s.used+len(changes)) > 4*len(s.slots) {
 		s.rebuild(len(changes), settled())
+	}
+	// Look at all the slots first: the processor then waits for memory once, not
+	// once a key.
+	for i := range changes {
+		s.seen ^= s.slots[s.home(&changes[i])].change
 	}
 	for i := range changes {
 		e := &changes[i]

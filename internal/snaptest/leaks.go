@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -17,11 +16,11 @@ import (
 var leakPatience = 10 * time.Second
 
 // NoLeaks notes the goroutines and, on Linux, the open files of the process,
-// and fails the test if there are more of them when it ends. Call it first, so
-// that its check runs after all other cleanups; not in parallel tests.
+// and fails the test if there are others when it ends. Call it first, so that
+// its check runs after all other cleanups; not in parallel tests.
 func NoLeaks(tb testing.TB) {
 	tb.Helper()
-	goroutines, files := runtime.NumGoroutine(), openFiles()
+	goroutines, files := goroutines(), openFiles()
 	tb.Cleanup(func() {
 		deadline := time.Now().Add(leakPatience)
 		for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
@@ -30,7 +29,7 @@ func NoLeaks(tb testing.TB) {
 				return
 			}
 			if time.Now().After(deadline) {
-				tb.Errorf("left behind: %s", leak)
+				tb.Errorf("left behind:\n%s", leak)
 				return
 			}
 			time.Sleep(pause)
@@ -38,40 +37,56 @@ func NoLeaks(tb testing.TB) {
 	})
 }
 
-func leaked(goroutines int, files []string) string {
+// leaked tells goroutines and files apart by identity: a count would let one
+// that an earlier test is still winding down make room for one that leaks.
+func leaked(before map[string]string, files map[string]int) string {
 	var b strings.Builder
-	if now := runtime.NumGoroutine(); now > goroutines {
-		fmt.Fprintf(&b, "goroutines: got %d, want %d\n", now, goroutines)
-		_ = pprof.Lookup("goroutine").WriteTo(&b, 1)
+	for id, stack := range goroutines() {
+		if _, ok := before[id]; !ok {
+			fmt.Fprintf(&b, "%s\n\n", stack)
+		}
 	}
-	if now := openFiles(); len(now) > len(files) {
-		fmt.Fprintf(&b, "open files: got %d, want %d\n", len(now), len(files))
-		for _, f := range now {
-			if !slices.Contains(files, f) {
-				fmt.Fprintln(&b, f)
-			}
+	for name, n := range openFiles() {
+		if n > files[name] {
+			fmt.Fprintf(&b, "open file %s: got %d, want %d\n", name, n, files[name])
 		}
 	}
 	return b.String()
 }
 
-// openFiles lists what the descriptors of the process refer to. Go's poller
+// goroutines returns the stack of each goroutine by its number. The one that
+// delivers signals is left out: it starts when first needed and never ends.
+func goroutines() map[string]string {
+	buf := make([]byte, 1<<20)
+	n := runtime.Stack(buf, true)
+	for n == len(buf) {
+		buf = make([]byte, 2*len(buf))
+		n = runtime.Stack(buf, true)
+	}
+	stacks := make(map[string]string)
+	for _, stack := range strings.Split(string(buf[:n]), "\n\n") {
+		id, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " ")
+		if !strings.Contains(stack, "os/signal.loop") {
+			stacks[id] = stack
+		}
+	}
+	return stacks
+}
+
+// openFiles counts what the descriptors of the process refer to. Go's poller
 // opens two of its own at first use, which are no leak.
-func openFiles() []string {
+func openFiles() map[string]int {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return nil
 	}
-	var files []string
+	files := make(map[string]int)
 	for _, fd := range fds {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
 		if err != nil || strings.HasPrefix(target, "anon_inode:[event") {
-			continue
+			continue // the descriptor of this very listing is closed by now
 		}
-		if target == "/proc/self/fd" || strings.HasPrefix(target, fmt.Sprintf("/proc/%d/fd", os.Getpid())) {
-			continue
-		}
-		files = append(files, target)
+		files[target]++
 	}
 	return files
 }

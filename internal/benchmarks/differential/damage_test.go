@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	damagedFiles = flag.Int("damaged", 200, "number of damaged files to compare the answers on")
+	damagedFiles = flag.Int("damaged", 100, "number of damaged files to compare the answers on")
 	damagedFirst = flag.Int("damaged-first", 0, "number of the first damaged file, to repeat one")
 )
 

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package keyspace
+
+const populate = 0
