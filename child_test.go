@@ -1,9 +1,11 @@
 package snapshot_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -13,23 +15,33 @@ import (
 	"go.uber.org/zap"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
 )
 
-// childJob in the environment makes the test binary carry out one operation and
-// exit.
+// childJob in the environment makes the test binary do one job and exit.
 const childJob = "SNAPSHOT_TEST_CHILD"
 
-// job is what a child is to do.
+// job is what a child is to do: carry out an operation, or be an etcd.
 type job struct {
 	Op       string // name of the operation
 	Root     string
 	Endpoint string // for Save
+
+	Member *member // until standard input ends
 }
 
-// report is what a child says on standard output before it exits.
-type report struct {
-	Err   string          // empty on success
-	Errno []syscall.Errno // those that Err matches
+// member is an etcd: the fields of snaptest.Config of the same names.
+type member struct {
+	Name, DataDir, WALDir, PeerURL, InitialCluster string
+
+	Load bool // it is written to all the time
+}
+
+// answer is what a child prints: after the operation, or when etcd serves.
+type answer struct {
+	Err      string          // empty on success
+	Errno    []syscall.Errno // those that Err matches
+	Endpoint string          // of the etcd
 }
 
 func init() {
@@ -40,36 +52,71 @@ func init() {
 	}
 }
 
-func TestMain(m *testing.M) {
-	if text := os.Getenv(childJob); text != "" {
-		var j job
-		if err := json.Unmarshal([]byte(text), &j); err != nil {
-			panic(err)
-		}
-		out, err := json.Marshal(j.run())
-		if err != nil {
-			panic(err)
-		}
-		fmt.Println(string(out))
-		return
+func TestMain(tests *testing.M) {
+	text := os.Getenv(childJob)
+	if text == "" {
+		os.Exit(tests.Run())
 	}
-	os.Exit(m.Run())
+	var j job
+	err := json.Unmarshal([]byte(text), &j)
+	switch {
+	case err != nil:
+	case j.Member != nil:
+		err = j.Member.serve()
+	default:
+		err = say(j.operate())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
-func (j job) run() report {
-	var r report
+func say(a answer) error { return json.NewEncoder(os.Stdout).Encode(a) }
+
+func (j job) operate() answer {
 	for _, op := range append(restores(nil), saves(clientv3.Config{Endpoints: []string{j.Endpoint}, Logger: zap.NewNop()})...) {
-		if op.name == j.Op {
-			if err := op.run(snapshot.New(), j.Root); err != nil {
-				r.Err = err.Error()
-				for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EINTR, syscall.ENOMEM} {
-					if errors.Is(err, errno) {
-						r.Errno = append(r.Errno, errno)
-					}
-				}
+		if op.name != j.Op {
+			continue
+		}
+		err := op.run(snapshot.New(), j.Root)
+		if err == nil {
+			return answer{}
+		}
+		a := answer{Err: err.Error()}
+		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EINTR, syscall.ENOMEM} {
+			if errors.Is(err, errno) {
+				a.Errno = append(a.Errno, errno)
 			}
-			return r
+		}
+		return a
+	}
+	return answer{Err: "no operation " + j.Op}
+}
+
+func (m member) serve() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	e, err := snaptest.Run(ctx, snaptest.Config{
+		Name: m.Name, DataDir: m.DataDir, WALDir: m.WALDir, PeerURL: m.PeerURL, InitialCluster: m.InitialCluster,
+	})
+	if err != nil {
+		return err
+	}
+	defer e.Stop()
+	loaded := make(chan error, 1)
+	if m.Load {
+		go func() { loaded <- writeLoad(ctx, e.Client()) }()
+	}
+	if err := say(answer{Endpoint: e.Endpoint()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	cancel()
+	if m.Load {
+		if lerr := <-loaded; !errors.Is(lerr, context.Canceled) {
+			err = errors.Join(err, fmt.Errorf("load: %w", lerr))
 		}
 	}
-	panic("no operation " + j.Op)
+	return err
 }

@@ -203,10 +203,10 @@ func (v *metaVisitor) Leaf(l *boltfile.Leaf) error {
 type keyVisitor struct{ *pieceVisitor }
 
 func (v *keyVisitor) Leaf(l *boltfile.Leaf) error {
+	if l.Buckets > 0 {
+		return fmt.Errorf("%w: page %d: a bucket where a record should be", ErrCorrupt, l.Page())
+	}
 	for i := range l.Len() {
-		if l.IsBucket(i) {
-			return fmt.Errorf("%w: page %d, element %d: a bucket where a record should be", ErrCorrupt, l.Page(), i)
-		}
 		if err := v.record(l.Key(i), l.Value(i)); err != nil {
 			return fmt.Errorf("page %d, element %d: %w", l.Page(), i, err)
 		}

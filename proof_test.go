@@ -102,7 +102,8 @@ func restores(content []byte) []operation {
 				if err != nil {
 					return err
 				}
-				return errors.Join(m.RestoreFrom(context.Background(), f, target("", root)), f.Close())
+				defer func() { _ = f.Close() }()
+				return m.RestoreFrom(context.Background(), f, target("", root))
 			},
 		})
 	}

@@ -35,9 +35,9 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // for one directory exclude each other: one wins, the others get [ErrExists] or
 // [ErrInUse], and so it is between processes.
 //
-// Nothing is trusted unchecked: first the digest of the copied bytes is
-// compared with the trailer, then the structure of the copy is checked, and
-// only then does bbolt open it, once, for one transaction.
+// Nothing is trusted unchecked: the digest of the copied bytes is compared with
+// the trailer, the structure of the copy is checked, and only then does bbolt
+// open it, once, for one transaction.
 //
 // Errors are [ErrConfig] before anything is written; [ErrExists] when the data
 // directory exists (see AllowEmptyDataDir) or the WAL directory does;
@@ -63,7 +63,7 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	if !p.skipHashCheck && !trailer.Present(size) {
 		return noTrailer(f, size)
 	}
-	return m.restore(ctx, p, size, func(dst durable.File) (int64, error) {
+	return m.restore(ctx, p, size, func(dst durable.File) (int64, func() error, error) {
 		c := fileCopy{fs: m.fs, src: f, size: size, dst: dst, skipHash: p.skipHashCheck}
 		return c.run(ctx, m.newMeter("restore", PhaseCopy, size))
 	})
@@ -82,16 +82,20 @@ func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreCon
 	if err != nil {
 		return err
 	}
-	return m.restore(ctx, p, 0, func(dst durable.File) (int64, error) {
+	return m.restore(ctx, p, 0, func(dst durable.File) (int64, func() error, error) {
 		c := streamCopy{fs: m.fs, src: r, dst: dst, skipHash: p.skipHashCheck}
 		return c.run(ctx, m.newMeter("restore", PhaseCopy, 0))
 	})
 }
 
-// restore carries out a plan. copyTo puts the database into a file, without its
-// trailer, its digest checked, and returns its size; snapshotSize is what is
-// known of that before.
-func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, copyTo func(durable.File) (int64, error)) (err error) {
+// copyFunc puts a database into a file, without its trailer. It returns its size
+// and, as the digest may take longer, a function that waits for the outcome and
+// must be called.
+type copyFunc func(durable.File) (size int64, digest func() error, err error)
+
+// restore carries out a plan. snapshotSize is what is known of the size of the
+// snapshot in advance.
+func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, copyTo copyFunc) (err error) {
 	m.lg.Info("restoring snapshot", zap.String("path", p.snapshotPath),
 		zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir))
 

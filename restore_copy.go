@@ -34,25 +34,25 @@ type fileCopy struct {
 	plain []byte // buffer, once the kernel has refused to copy
 }
 
-// run returns the size of the database.
-func (c *fileCopy) run(ctx context.Context, mt *meter) (int64, error) {
+// run is a copyFunc. Hashing goes on while the digest is not waited for.
+func (c *fileCopy) run(ctx context.Context, mt *meter) (int64, func() error, error) {
 	size := c.size
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
 	follow := c.hashBehind(ctx)
-	err := c.copyPieces(ctx, size, mt, follow.copied)
-	sum, hashErr := follow.end()
-	if err = joinCauses(err, hashErr); err != nil {
-		return 0, err
-	}
-	if !c.skipHash {
-		if err := c.compare(sum, size); err != nil {
-			return 0, err
-		}
+	if err := c.copyPieces(ctx, size, mt, follow.copied); err != nil {
+		_, hashErr := follow.end()
+		return 0, nil, joinCauses(err, hashErr)
 	}
 	mt.finish()
-	return size, nil
+	return size, func() error {
+		sum, err := follow.end()
+		if err != nil || c.skipHash {
+			return err
+		}
+		return c.compare(sum, size)
+	}, nil
 }
 
 func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
@@ -174,49 +174,49 @@ type streamCopy struct {
 // given up.
 const maxEmptyReads = 100
 
-// run returns the size of the database.
-func (c *streamCopy) run(ctx context.Context, mt *meter) (int64, error) {
+// run is a copyFunc.
+func (c *streamCopy) run(ctx context.Context, mt *meter) (int64, func() error, error) {
 	blocks := newBlockWriter(&writebackWriter{fs: c.fs, f: c.dst})
 	defer blocks.abandon()
 	for empty := 0; ; {
 		if err := ctx.Err(); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		n, err := c.src.Read(blocks.room())
 		mt.add(int64(n))
 		if blocks.filled(n) {
 			if _, err := blocks.flush(); err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 		}
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
 		if err != nil {
-			return 0, truncated(fmt.Errorf("read snapshot: %w", err))
+			return 0, nil, truncated(fmt.Errorf("read snapshot: %w", err))
 		}
 		if empty++; n > 0 {
 			empty = 0
 		} else if empty == maxEmptyReads {
-			return 0, fmt.Errorf("read snapshot: %w", io.ErrNoProgress)
+			return 0, nil, fmt.Errorf("read snapshot: %w", io.ErrNoProgress)
 		}
 	}
 	digest := blocks.digest()
 	if err := blocks.write(); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if digest.Present {
 		if err := c.dst.Truncate(digest.Size); err != nil {
-			return 0, fmt.Errorf("cut trailer: %w", err)
+			return 0, nil, fmt.Errorf("cut trailer: %w", err)
 		}
 	}
 	if !c.skipHash {
 		if err := digest.Check(); err != nil {
-			return 0, explainShort(trailerError(err), c.dst, digest.Size)
+			return 0, nil, explainShort(trailerError(err), c.dst, digest.Size)
 		}
 	}
 	mt.finish()
-	return digest.Size, nil
+	return digest.Size, func() error { return nil }, nil
 }
 
 // explainShort adds to err that the database ends before the size that its meta

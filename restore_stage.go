@@ -56,29 +56,35 @@ func (s *staging) create(path string, write func(durable.File) error) (err error
 	return write(f)
 }
 
-// database stages the database: a copy whose digest and structure are checked.
-func (s *staging) database(ctx context.Context, m *V3Manager, copyTo func(durable.File) (int64, error)) error {
-	return s.create(s.db(), func(f durable.File) (err error) {
-		if s.size, err = copyTo(f); err != nil {
+// database stages the database: a copy whose digest and structure are checked,
+// the one while the other is. It is left so that bbolt need not walk through it
+// once more.
+func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) error {
+	return s.create(s.db(), func(f durable.File) error {
+		size, digest, err := copyTo(f)
+		if err != nil {
 			return err
 		}
-		return checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, s.size), s.size)
+		s.size = size
+		db, usage, err := checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, size), size)
+		if err := joinCauses(digest(), err); err != nil {
+			return err
+		}
+		return asCorrupt(db.SeedFreelist(f, usage))
 	})
 }
 
-// checkStructure walks the staged database, and leaves it so that bbolt need
-// not do the same.
-func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) error {
+func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) (*boltfile.DB, *boltfile.Usage, error) {
 	db, err := boltfile.Open(f, size)
 	if err != nil {
-		return asCorrupt(err)
+		return nil, nil, asCorrupt(err)
 	}
 	usage, _, err := db.Scan(ctx, boltfile.Options{Read: mt.add})
 	if err != nil {
-		return asCorrupt(err)
+		return nil, nil, asCorrupt(err)
 	}
 	mt.finish()
-	return asCorrupt(db.SeedFreelist(f, usage))
+	return db, usage, nil
 }
 
 // mmapSize leaves room for the edit. Where bbolt must map the file anew in the

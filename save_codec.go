@@ -60,7 +60,7 @@ func (c *chunk) decode(data mem.BufferSlice) error {
 	blobAt := whole
 
 	r := data.Reader()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	for r.Remaining() > 0 {
 		tag, err := binary.ReadUvarint(r)
 		if err != nil {

@@ -78,7 +78,7 @@ func TestSaveWithTLS(t *testing.T) {
 				why = "latest balancer error"
 			}
 			saveForms(t, func(t *testing.T, fetch savedBy) {
-				stalled(t, func(stall time.Duration) error {
+				_ = stalled(t, func(stall time.Duration) error {
 					_, err := fetch(t.Context(), t, snapshot.New(snapshot.WithStallTimeout(stall)), cfg)
 					return err
 				}, func(err error) bool { return strings.Contains(err.Error(), why) })

@@ -158,13 +158,11 @@ func (r *receiver) interrupted(err error) error {
 	}
 }
 
-// trailerError gives what package trailer found the identity that callers know.
+// trailerError gives what [trailer.Digest.Check] found the identity that callers
+// know.
 func trailerError(err error) error {
-	switch {
-	case errors.Is(err, trailer.ErrMissing):
+	if errors.Is(err, trailer.ErrMissing) {
 		return fmt.Errorf("%w: %w", ErrNoTrailer, err)
-	case errors.Is(err, trailer.ErrMismatch):
-		return fmt.Errorf("%w: %w", ErrChecksum, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrChecksum, err)
 }

@@ -82,14 +82,14 @@ func TestEverySystemCallFails(t *testing.T) {
 }
 
 func injections(c sysCall) []injection {
-	eio, kill := injection{"EIO", syscall.EIO}, injection{name: "SIGKILL"}
+	all := []injection{{"EIO", syscall.EIO}, {name: "SIGKILL"}}
 	switch {
 	case c.name == "mmap":
-		return []injection{eio, {"ENOMEM", syscall.ENOMEM}, kill}
+		all = append(all, injection{"ENOMEM", syscall.ENOMEM})
 	case slices.Contains(writeCalls, c.name) && *every:
-		return []injection{eio, {"ENOSPC", syscall.ENOSPC}, kill}
+		all = append(all, injection{"ENOSPC", syscall.ENOSPC}, injection{"EINTR", syscall.EINTR})
 	}
-	return []injection{eio, kill}
+	return all
 }
 
 // tracer runs children under strace.
@@ -105,7 +105,7 @@ func newTracer(t *testing.T) *tracer {
 	if *every {
 		skip = t.Fatalf
 	}
-	tr := &tracer{calls: []string{"pwrite64", "copy_file_range", "fallocate", "renameat", "renameat2", "mmap"}}
+	tr := &tracer{calls: []string{"fsync", "write", "pwrite64", "copy_file_range", "fallocate", "renameat", "renameat2", "linkat", "mmap"}}
 	if *every {
 		tr.calls = append(slices.Clone(writeCalls), readCalls...)
 	}
@@ -158,7 +158,7 @@ func (tr *tracer) record(t *testing.T, op operation, j job) []sysCall {
 	t.Helper()
 	j.Root = op.root(t)
 	stdout, stderr, log := tr.run(t, j, "--seccomp-bpf", "-e", "trace=execve,"+strings.Join(tr.calls, ","))
-	var r report
+	var r answer
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stderr)
 	require.Empty(t, r.Err)
 	return parseCalls(log, j.Root)
@@ -239,7 +239,7 @@ func (tr *tracer) inject(t *testing.T, op operation, j job, call sysCall, in inj
 		return
 	}
 	require.Contains(t, log, "(INJECTED)", "the call was not made")
-	var r report
+	var r answer
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
 	if r.Err == "" {
 		requireListing(t, complete, j.Root, log)

@@ -7,38 +7,39 @@ import "bytes"
 // returns is valid until the visitor returns.
 type Leaf struct {
 	page  []byte
-	id    Pgid // the page it lies in
-	count int
-	end   int // offset behind the last element's data
+	id    Pgid   // the page it lies in
+	spans []span // of the elements
 	// Buckets is the number of elements that are nested buckets.
 	Buckets int
 }
 
+// span is where the key and, directly behind it, the value of an element lie.
+type span struct{ key, value, end uint32 }
+
 // Len is the number of elements.
-func (l *Leaf) Len() int { return l.count }
+func (l *Leaf) Len() int { return len(l.spans) }
 
 // Page is the number of the page.
 func (l *Leaf) Page() Pgid { return l.id }
 
 // Key returns the key of element i.
-func (l *Leaf) Key(i int) []byte {
-	e := element(l.page, i)
-	start := e.at + int(e.pos)
-	return l.page[start : start+int(e.keySize)]
-}
+func (l *Leaf) Key(i int) []byte { return l.page[l.spans[i].key:l.spans[i].value] }
 
 // Value returns the value of element i.
-func (l *Leaf) Value(i int) []byte {
-	e := element(l.page, i)
-	start := e.at + int(e.pos) + int(e.keySize)
-	return l.page[start : start+int(e.valueSize)]
-}
+func (l *Leaf) Value(i int) []byte { return l.page[l.spans[i].value:l.spans[i].end] }
 
 // IsBucket says whether element i is a nested bucket.
-func (l *Leaf) IsBucket(i int) bool { return element(l.page, i).flags&elementIsBucket != 0 }
+func (l *Leaf) IsBucket(i int) bool {
+	return l.Buckets > 0 && element(l.page, i).flags&elementIsBucket != 0
+}
 
 // Data returns key, value, key, value… of all elements in one piece.
-func (l *Leaf) Data() []byte { return l.page[dataStart(l.count):l.end] }
+func (l *Leaf) Data() []byte {
+	if len(l.spans) == 0 {
+		return nil
+	}
+	return l.page[l.spans[0].key:l.spans[len(l.spans)-1].end]
+}
 
 // leafElement is an entry of a leaf page's table. In a branch page's table the
 // same 16 bytes are pos, keySize and the child's page number.
@@ -93,9 +94,9 @@ func (l *layout) finish(overflow uint32, pageSize int64) error {
 	return nil
 }
 
-// parseLeaf checks the elements of the leaf in page, which is whole.
+// parse checks the elements of the leaf in page, which is whole.
 func (l *Leaf) parse(page []byte, id Pgid, count int) (layout, error) {
-	*l = Leaf{page: page, id: id, count: count}
+	*l = Leaf{page: page, id: id, spans: l.spans[:0]}
 	lay, err := startLayout(id, count, int64(len(page)))
 	if err != nil {
 		return lay, err
@@ -119,8 +120,8 @@ func (l *Leaf) parse(page []byte, id Pgid, count int) (layout, error) {
 			return lay, corrupt(id, "element %d: key %x does not follow %x", i, clip(key), clip(previous))
 		}
 		previous = key
+		l.spans = append(l.spans, span{uint32(start), uint32(start) + e.keySize, uint32(lay.next)})
 	}
-	l.end = int(lay.next)
 	return lay, nil
 }
 

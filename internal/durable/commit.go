@@ -11,6 +11,7 @@ import (
 type publication struct {
 	from, to string
 	lock     *lockDir // where it is staged
+	intent   *intent  // what is written before it, nil for the last
 }
 
 // Commit syncs everything in the trees, so that what wrote the files need not
@@ -35,8 +36,8 @@ func (t *Target) Commit() error {
 		}
 	}
 	last := plan[len(plan)-1]
-	for _, p := range plan[:len(plan)-1] {
-		if err := t.writeIntent(p, last); err != nil {
+	for i := range plan[:len(plan)-1] {
+		if err := t.writeIntent(&plan[i], last); err != nil {
 			return fmt.Errorf("write intent: %w", err)
 		}
 	}
@@ -60,17 +61,17 @@ func (t *Target) plan() ([]publication, error) {
 	}
 	var plan []publication
 	if t.wal != nil {
-		plan = append(plan, publication{t.WALTreeDir(), t.walDir, t.wal})
+		plan = append(plan, publication{from: t.WALTreeDir(), to: t.walDir, lock: t.wal})
 	}
 	if !t.into {
 		if len(entries) == 0 {
 			return nil, fmt.Errorf("nothing staged for %s", t.dir)
 		}
-		return append(plan, publication{t.TreeDir(), t.dir, t.data}), nil
+		return append(plan, publication{from: t.TreeDir(), to: t.dir, lock: t.data}), nil
 	}
 	var last []publication
 	for _, e := range entries {
-		p := publication{filepath.Join(t.TreeDir(), e.Name()), filepath.Join(t.dir, e.Name()), t.data}
+		p := publication{from: filepath.Join(t.TreeDir(), e.Name()), to: filepath.Join(t.dir, e.Name()), lock: t.data}
 		if e.Name() == topOf(t.walRel) && len(entries) > 1 {
 			plan = append(plan, p)
 		} else {
@@ -83,7 +84,7 @@ func (t *Target) plan() ([]publication, error) {
 	return append(plan, last[0]), nil
 }
 
-func (t *Target) writeIntent(early, last publication) error {
+func (t *Target) writeIntent(early *publication, last publication) error {
 	content, err := describe(t.fsys, early.from)
 	if err != nil {
 		return err
@@ -97,7 +98,8 @@ func (t *Target) writeIntent(early, last publication) error {
 		}
 		commit = filepath.Join(last.to, entries[0].Name())
 	}
-	return early.lock.writeIntent(intent{Name: filepath.Base(early.to), Commit: commit, Content: content})
+	early.intent = &intent{Name: filepath.Base(early.to), Commit: commit, Content: content}
+	return early.lock.writeIntent(early.intent)
 }
 
 func (t *Target) publish(p publication) error {
@@ -115,6 +117,7 @@ func (t *Target) publish(p publication) error {
 // leave removes the lock directories. The intent goes only now, when the
 // publication that it waits for is durable.
 func (t *Target) leave() error {
+	t.leaving = true
 	for _, l := range t.locks() {
 		if err := l.clear(); err != nil {
 			return err
@@ -144,29 +147,52 @@ func (t *Target) locks() []*lockDir {
 
 // Cleanup removes everything that is staged, and, if Commit failed, what it
 // published, Dir before WALDir, and the directories above that Open made, if
-// they are empty. It does nothing after a Commit that succeeded. It goes on
-// after an error as far as it can; only if Dir cannot be taken back durably
-// does WALDir stay as well, until the next Open. Calling it again is harmless.
+// they are empty. It does nothing after a Commit that succeeded. Calling it
+// again is harmless.
+//
+// It goes on after an error as far as it can, with one exception: if the disk
+// fails again while published directories are taken back, Dir stays, complete,
+// or only WALDir does, which the next Open mends.
 func (t *Target) Cleanup() error {
 	if t.done {
 		return nil
 	}
 	t.done = true
 	var errs []error
-	withdrawn := true
-	for i := len(t.published) - 1; i >= 0 && withdrawn; i-- {
-		p := t.published[i]
-		if err := p.lock.trash(p.to); err != nil {
-			errs = append(errs, fmt.Errorf("take back %s: %w", p.to, err))
-			withdrawn = false
-		}
-	}
+	err := t.takeBack()
+	errs = append(errs, err)
 	for _, l := range t.locks() {
-		if withdrawn && !l.free {
+		if err == nil && !l.free {
 			errs = append(errs, l.clear())
 		}
 		errs = append(errs, l.release(), l.close())
 	}
 	errs = append(errs, removeCreated(t.fsys, t.created))
 	return errors.Join(errs...)
+}
+
+// takeBack removes what is published, the commit point first.
+func (t *Target) takeBack() error {
+	for _, p := range t.published {
+		if p.intent == nil || !t.leaving {
+			continue
+		}
+		// Removed already, perhaps, but from now on it is needed again.
+		if err := p.lock.writeIntent(p.intent); err != nil {
+			return fmt.Errorf("take back %s: write intent: %w", p.to, err)
+		}
+	}
+	for i := len(t.published) - 1; i >= 0; i-- {
+		p := t.published[i]
+		if err := p.lock.trash(p.to); err != nil {
+			return fmt.Errorf("take back %s: %w", p.to, err)
+		}
+		if p.intent == nil {
+			continue
+		}
+		if err := p.lock.fsys.Remove(p.lock.join(intentName)); ignoreNotExist(err) != nil {
+			return err
+		}
+	}
+	return nil
 }

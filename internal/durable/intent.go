@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,13 +94,19 @@ func digestPrefix(fsys FS, name string) (size int64, prefix string, err error) {
 	return info.Size(), hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// writeIntent makes the intent durable in l.
-func (l *lockDir) writeIntent(in intent) error {
+// writeIntent makes the intent durable in l, which it makes anew if it is
+// released already.
+func (l *lockDir) writeIntent(in *intent) error {
 	data, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	f, err := l.fsys.OpenFile(l.join(intentName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
+	if l.free {
+		if err := l.fsys.Mkdir(l.path, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	f, err := l.fsys.OpenFile(l.join(intentName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, filePerm)
 	if err != nil {
 		return err
 	}

@@ -192,10 +192,11 @@ func (l *lockDir) release() error {
 		}
 		l.free = true
 	}
-	if err := removeIfEmpty(l.fsys, l.path); err != nil {
+	// Closed first: on NFS a removed file leaves the directory when it is closed.
+	if err := l.close(); err != nil {
 		return err
 	}
-	return l.close()
+	return removeIfEmpty(l.fsys, l.path)
 }
 
 func (l *lockDir) close() error {
@@ -219,9 +220,6 @@ func (l *lockDir) trash(name string) error {
 	}
 	if err == nil {
 		err = removeAll(l.fsys, bin)
-	}
-	if l.free {
-		err = errors.Join(err, removeIfEmpty(l.fsys, l.path))
 	}
 	return err
 }

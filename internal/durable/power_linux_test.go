@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,30 @@ func TestTargetPowerCutWhileMending(t *testing.T) {
 				l.requireMended(t, root)
 			})
 		})
+	}
+}
+
+// The power may also be cut while a call that failed late takes back what it
+// published.
+func TestTargetPowerCutWhileTakingBack(t *testing.T) {
+	for _, l := range early() {
+		from, to := lateOps(t, l)
+		for k := from; k < to; k++ {
+			if !*every && k != from+2 && k != to-1 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/%d", l.name, k), func(t *testing.T) {
+				root := l.prepare(t)
+				disk, err := durabletest.NewDisk(root)
+				require.NoError(t, err)
+				err = publish(wrap(durabletest.FailAt(k, syscall.EIO), disk), l.config(root))
+				require.ErrorIs(t, err, syscall.EIO)
+				cutEverywhere(t, disk, root, func(t *testing.T, last bool) {
+					require.False(t, last && l.committed(t, root))
+					l.requireMended(t, root)
+				})
+			})
+		}
 	}
 }
 

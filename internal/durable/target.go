@@ -40,6 +40,7 @@ type Target struct {
 	created []string // missing parents that were made
 
 	published []publication
+	leaving   bool // the lock directories may be gone already
 	done      bool
 }
 
@@ -54,6 +55,9 @@ type Target struct {
 // a mount point can be neither removed nor renamed over, an existing one is
 // staged in "a/b/.restore", and then the tree must have one top entry, which is
 // renamed into Dir; WALDir may be a second one.
+//
+// On a file system without locks nobody can tell what a killed call left from
+// what a running one is using: there it is ErrInUse until somebody removes it.
 //
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
 // ErrInUse at once if another call is at work on either, ErrNested if the two

@@ -3,6 +3,7 @@ package durable_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -12,69 +13,84 @@ import (
 	"etcd.example/snapshot/internal/durable/durabletest"
 )
 
-// forEachLateFault calls try with the operations of a Commit whose failure
-// makes Cleanup take back what is published.
-func forEachLateFault(t *testing.T, l layout, try func(k int)) {
+// lateOps are the operations of a call from its first publication on, by
+// number.
+func lateOps(t *testing.T, l layout) (from, to int) {
 	t.Helper()
-	ops := 0
-	sweep(t, durabletest.KillAt, func(*durabletest.Faults) { ops++ })
-	_ = ops
+	from = -1
 	for k := 0; ; k++ {
-		root := l.prepare(t)
 		var rec durabletest.Recorder
-		if publish(wrap(durabletest.KillAt(k), &rec), l.config(root)) == nil {
-			return
+		root := l.prepare(t)
+		err := publish(wrap(durabletest.KillAt(k), &rec), l.config(root))
+		if err == nil {
+			return from, k
 		}
-		if published(&rec) {
-			try(k)
-		}
-	}
-}
-
-// published reports whether the trace of a call holds a publication.
-func published(rec *durabletest.Recorder) bool {
-	for _, op := range rec.Ops() {
-		if op.Kind == "publish" {
-			return true
+		if from < 0 && strings.Contains(rec.Trace(root), "publish ") {
+			from = k
 		}
 	}
-	return false
 }
 
 // A call that fails late and is then killed, or fails again, in the middle of
 // taking back what it published.
 func TestTargetFailsWhileTakingBack(t *testing.T) {
-	for _, l := range layouts {
+	for _, l := range sample() {
 		for name, second := range map[string]func(k int) *durabletest.Faults{
 			"killed": durabletest.KillAt,
 			"fails":  func(k int) *durabletest.Faults { return durabletest.FailAt(k, syscall.ENOSPC) },
 		} {
 			t.Run(l.name+"/"+name, func(t *testing.T) {
-				forEachLateFault(t, l, func(k int) {
-					for j := k + 1; ; j++ {
+				from, to := lateOps(t, l)
+				for k := from; k < to; k++ {
+					// The second hook is not asked about operation k.
+					for j := k; ; j++ {
 						root := l.prepare(t)
 						f := second(j)
-						fsys := wrap(durabletest.FailAt(k, syscall.EIO), shifted{f, k})
-						require.Error(t, publish(fsys, l.config(root)))
-						fsys.CloseAll()
+						fsys := wrap(durabletest.FailAt(k, syscall.EIO), f)
+						require.ErrorIs(t, publish(fsys, l.config(root)), syscall.EIO)
+						require.Zero(t, fsys.CloseAll(), "files left open")
 						l.requireMended(t, root)
 						if _, hit := f.Hit(); !hit {
 							break
 						}
 					}
-				})
+				}
 			})
 		}
 	}
 }
 
-// shifted counts the operation that an earlier hook made fail at k as well.
-type shifted struct {
-	*durabletest.Faults
-	k int
+// When the lock directory is removed already, somebody else may have made it
+// anew.
+func TestTakingBackSparesOthers(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			root := l.prepare(t)
+			theirs := map[string]bool{}
+			others := hookFunc(func(op durabletest.Op) error {
+				if op.Kind != "remove" || !strings.HasSuffix(op.Path, ".restore") || theirs[op.Path] {
+					return nil
+				}
+				// They found it without a lock and took it.
+				theirs[op.Path] = true
+				require.NoError(t, os.WriteFile(filepath.Join(op.Path, "lock"), nil, 0o600))
+				require.NoError(t, os.Mkdir(filepath.Join(op.Path, "tree"), 0o700))
+				return nil
+			})
+			_, to := lateOps(t, l)
+			err := publish(wrap(others, durabletest.FailAt(to-2, syscall.EIO)), l.config(root))
+			require.ErrorIs(t, err, syscall.EIO)
+			require.False(t, l.committed(t, root))
+			require.NotEmpty(t, theirs)
+			for path := range theirs {
+				require.FileExists(t, filepath.Join(path, "lock"))
+				require.DirExists(t, filepath.Join(path, "tree"))
+			}
+		})
+	}
 }
 
-// TestTargetLockLost: between opening the lock file and locking it, its owner
+// Between opening the lock file and locking it, its owner
 // ends and another call takes over.
 func TestTargetLockLost(t *testing.T) {
 	for _, l := range layouts {
@@ -95,6 +111,26 @@ func TestTargetLockLost(t *testing.T) {
 			require.ErrorIs(t, err, durable.ErrInUse)
 			require.NoError(t, fill(wrap(), winner))
 			require.NoError(t, winner.Commit())
+			require.Equal(t, l.complete(), list(t, root))
+		})
+	}
+}
+
+// The same, but nobody takes over: then the lock can be had.
+func TestTargetLockFreed(t *testing.T) {
+	for _, l := range layouts {
+		t.Run(l.name, func(t *testing.T) {
+			root := l.prepare(t)
+			freed := map[string]bool{}
+			free := hookFunc(func(op durabletest.Op) error {
+				if op.Kind == "lock" && !freed[op.Path] {
+					freed[op.Path] = true
+					require.NoError(t, os.Remove(op.Path))
+					require.NoError(t, os.Remove(filepath.Dir(op.Path)))
+				}
+				return nil
+			})
+			require.NoError(t, publish(wrap(free), l.config(root)))
 			require.Equal(t, l.complete(), list(t, root))
 		})
 	}

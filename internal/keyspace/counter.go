@@ -3,7 +3,9 @@ package keyspace
 import (
 	"hash/maphash"
 	"io"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // Counter counts the distinct keys that are alive: those whose latest change is
@@ -19,48 +21,70 @@ import (
 // come from two hash functions with secret random seeds, so no file can be made
 // to collide, and among 10^9 keys the chance of any collision is below 10^-20.
 //
-// Memory is 20 bytes a key at 64% to 80% occupancy, for the keys alive and the
-// dead ones that an unfinished earlier piece could still mention.
+// Changes are gathered by a part of the fingerprint, some thousand to a shard,
+// and now and then a shard is reduced to the latest change of each key: that
+// work stays within the processor's cache, where a table of all keys would not.
+// Memory is 20 bytes a key, for the keys alive and the dead ones that an
+// unfinished earlier piece could still mention, plus a quarter of that or 30 MB
+// for changes that were not reduced yet.
 type Counter struct {
 	seeds  [2]maphash.Seed
+	memory memory
 	shards [shardCount]shard
 
 	mu       sync.Mutex
+	feeds    []*Feed
 	finished map[uint32]struct{} // pieces from settled on that are finished
 	settled  uint32              // all pieces below are finished
 }
 
 const (
-	shardBits  = 6
+	shardBits  = 8
 	shardCount = 1 << shardBits
 )
 
-// Fingerprint stands for a key.
-type Fingerprint struct{ hi, lo uint64 }
-
 // NewCounter returns a Counter, which must be closed.
 func NewCounter() *Counter {
-	return &Counter{
+	c := &Counter{
 		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		finished: make(map[uint32]struct{}),
 	}
+	for i := range c.shards {
+		c.shards[i].limit = minSlack
+	}
+	return c
 }
 
 // Close releases the memory.
-func (c *Counter) Close() {
-	for i := range c.shards {
-		c.shards[i].free()
+func (c *Counter) Close() { c.memory.free() }
+
+// Live returns the number of keys alive, using all processors. All pieces must
+// have ended.
+func (c *Counter) Live() int {
+	for _, f := range c.feeds {
+		f.flush()
 	}
+	var live, next atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			var index []uint32
+			for {
+				i := next.Add(1) - 1
+				if i >= shardCount {
+					return
+				}
+				index = c.shards[i].reduce(&c.memory, index, c.settled)
+				live.Add(int64(c.shards[i].live()))
+			}
+		})
+	}
+	wg.Wait()
+	return int(live.Load())
 }
 
-// Live returns the number of keys alive. All feeds must have ended.
-func (c *Counter) Live() int {
-	n := 0
-	for i := range c.shards {
-		n += c.shards[i].live()
-	}
-	return n
-}
+// Fingerprint stands for a key.
+type Fingerprint struct{ hi, lo uint64 }
 
 // Fingerprint returns the fingerprint of key.
 func (c *Counter) Fingerprint(key []byte) Fingerprint {
@@ -93,11 +117,17 @@ func (h *KeyHash) Fingerprint() Fingerprint { return Fingerprint{h.hi.Sum64(), h
 type Feed struct {
 	c       *Counter
 	piece   uint32
+	ended   []uint32 // pieces of which something may be held back
 	pending [shardCount][]slot
+	index   []uint32
 }
 
-// feedBatch is the number of changes after which a shard is locked once.
-const feedBatch = 32
+const (
+	// feedBatch is the number of changes after which a shard is locked once.
+	feedBatch = 16
+	// feedPieces is the number of pieces after which all shards are.
+	feedPieces = 64
+)
 
 // NewFeed returns a Feed.
 func (c *Counter) NewFeed() *Feed {
@@ -106,6 +136,9 @@ func (c *Counter) NewFeed() *Feed {
 	for i := range f.pending {
 		f.pending[i] = backing[i*feedBatch : i*feedBatch : (i+1)*feedBatch]
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.feeds = append(c.feeds, f)
 	return f
 }
 
@@ -117,35 +150,43 @@ func (f *Feed) Begin(piece int) { f.piece = uint32(piece) }
 
 // Add takes in the next change of the piece.
 func (f *Feed) Add(key Fingerprint, tombstone bool) {
-	s := newSlot(key, f.piece, tombstone)
 	i := key.hi >> (64 - shardBits)
-	f.pending[i] = append(f.pending[i], s)
+	f.pending[i] = append(f.pending[i], newSlot(key, f.piece, tombstone))
 	if len(f.pending[i]) == feedBatch {
-		f.c.shards[i].mu.Lock()
-		f.flush(int(i))
+		f.apply(int(i))
 	}
 }
 
 // End finishes the piece. Pieces must be numbered without holes for dead keys
 // to be forgotten.
 func (f *Feed) End() {
-	for _, wait := range []bool{false, true} { // first what no other feed is at
-		for i := range f.pending {
-			if len(f.pending[i]) > 0 && (wait || f.c.shards[i].mu.TryLock()) {
-				if wait {
-					f.c.shards[i].mu.Lock()
-				}
-				f.flush(i)
-			}
-		}
+	if f.ended = append(f.ended, f.piece); len(f.ended) == feedPieces {
+		f.flush()
 	}
-	f.c.finish(f.piece)
 }
 
-// flush applies what is pending for a shard that is locked, and unlocks it.
-func (f *Feed) flush(i int) {
-	defer f.c.shards[i].mu.Unlock()
-	f.c.shards[i].apply(f.pending[i], f.c.firstUnsettled)
+// flush hands over everything that is held back.
+func (f *Feed) flush() {
+	for i := range f.pending {
+		if len(f.pending[i]) > 0 {
+			f.apply(i)
+		}
+	}
+	for _, piece := range f.ended {
+		f.c.finish(piece)
+	}
+	f.ended = f.ended[:0]
+}
+
+func (f *Feed) apply(i int) {
+	s := &f.c.shards[i]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(&f.c.memory, f.pending[i])
+	if s.used >= s.limit {
+		f.index = s.reduce(&f.c.memory, f.index, f.c.firstUnsettled())
+		s.limit = s.used + max(s.used/4, minSlack)
+	}
 	f.pending[i] = f.pending[i][:0]
 }
 

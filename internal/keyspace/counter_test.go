@@ -103,7 +103,7 @@ func TestCounterLarge(t *testing.T) {
 		f.End()
 	}
 	require.Equal(t, pieces*each/2+each/2, c.Live())
-	require.Less(t, c.Bytes(), 20<<20, "dead keys are forgotten")
+	require.Less(t, c.Bytes(), 48<<20, "dead keys are forgotten")
 }
 
 // A key hashed in parts is the same key.

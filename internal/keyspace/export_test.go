@@ -1,10 +1,4 @@
 package keyspace
 
-// Bytes is the size of the tables.
-func (c *Counter) Bytes() int {
-	n := 0
-	for i := range c.shards {
-		n += len(c.shards[i].slots) * slotSize
-	}
-	return n
-}
+// Bytes is the memory taken from the system.
+func (c *Counter) Bytes() int { return len(c.memory.slabs) * slabChunks * chunkSlots * slotSize }

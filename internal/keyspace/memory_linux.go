@@ -2,6 +2,5 @@ package keyspace
 
 import "golang.org/x/sys/unix"
 
-// A table is filled evenly, so all its memory is needed at once: taking it page
-// by page costs Status a tenth of its time.
+// All of a slab is used soon, and taking it page by page would cost more.
 const populate = unix.MAP_POPULATE

@@ -2,6 +2,6 @@
 
 package keyspace
 
-func allocSlots(n int) (slots []slot, heap bool) { return make([]slot, n), true }
+func mapSlab() []chunk { return make([]chunk, slabChunks) }
 
-func freeSlots([]slot) {}
+func unmapSlab([]chunk) {}

@@ -8,23 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Large tables are mapped from the system: they go back at once when they are
-// outgrown, while the garbage collector would let as much again pile up.
-const mapFrom = 32 << 10 / slotSize
+const slabSize = slabChunks * chunkSlots * slotSize
 
-func allocSlots(n int) (slots []slot, heap bool) {
-	if n >= mapFrom {
-		b, err := unix.Mmap(-1, 0, n*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|populate)
-		if err == nil {
-			return unsafe.Slice((*slot)(unsafe.Pointer(unsafe.SliceData(b))), n), false
-		}
+func mapSlab() []chunk {
+	b, err := unix.Mmap(-1, 0, slabSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|populate)
+	if err != nil {
+		// Out of mappings or of memory: the Go runtime knows how to end that.
+		return make([]chunk, slabChunks)
 	}
-	return make([]slot, n), true
+	return unsafe.Slice((*chunk)(unsafe.Pointer(unsafe.SliceData(b))), slabChunks)
 }
 
-func freeSlots(slots []slot) {
-	if len(slots) > 0 {
-		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(slots))), len(slots)*slotSize)
-		_ = unix.Munmap(b) // fails only for memory that was never mapped
-	}
+func unmapSlab(slab []chunk) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(slab))), slabSize)
+	_ = unix.Munmap(b) // fails for what was never mapped, which is left to the garbage collector
 }

@@ -25,44 +25,59 @@ const (
 // counts. An empty record is valid; etcd writes one when it bumps the revision.
 func ParseRecord(b []byte) (Record, error) {
 	var rec Record
-	for rest := b; len(rest) > 0; {
-		number, kind, n := consumeTag(rest)
+	for at := 0; at < len(b); {
+		field := b[at:]
+		number, kind, n := consumeTag(field)
 		if n < 0 {
-			return Record{}, malformed("KeyValue: tag at byte %d: %w", len(b)-len(rest), protowire.ParseError(n))
+			return Record{}, malformed("KeyValue: tag at byte %d: %w", at, protowire.ParseError(n))
 		}
 		if number > protowire.MaxValidNumber {
 			return Record{}, malformed("KeyValue: field number %d", number)
 		}
-		rest = rest[n:]
-		switch {
-		case kind == protowire.BytesType:
-			var field []byte
-			if field, n = protowire.ConsumeBytes(rest); number == fieldKey {
-				rec.Key = field
+		size := 0 // of the value
+		switch field = field[n:]; kind {
+		case protowire.BytesType:
+			length, prefix := consumeVarint(field)
+			if size = prefix; prefix < 0 {
+				break
 			}
-		case kind == protowire.VarintType:
+			if length > uint64(len(field)-prefix) {
+				return Record{}, malformed("KeyValue: field %d at byte %d: %d bytes exceed the record", number, at, length)
+			}
+			size += int(length)
+			if number == fieldKey {
+				rec.Key = field[prefix:size]
+			}
+		case protowire.VarintType:
 			var v uint64
-			if v, n = protowire.ConsumeVarint(rest); number == fieldModRevision {
+			if v, size = consumeVarint(field); number == fieldModRevision {
 				rec.ModRevision = int64(v)
 			}
 		default:
-			n = protowire.ConsumeFieldValue(number, kind, rest)
+			size = protowire.ConsumeFieldValue(number, kind, field)
 		}
-		if n < 0 {
-			return Record{}, malformed("KeyValue: field %d at byte %d: %w", number, len(b)-len(rest), protowire.ParseError(n))
+		if size < 0 {
+			return Record{}, malformed("KeyValue: field %d at byte %d: %w", number, at, protowire.ParseError(size))
 		}
-		rest = rest[n:]
+		at += n + size
 	}
 	return rec, nil
 }
 
-// consumeTag is protowire.ConsumeTag with a short way for the tags that etcd
-// writes, which have one byte.
+// consumeTag is protowire.ConsumeTag, and consumeVarint its ConsumeVarint, with
+// a short way for what has one byte, as all tags that etcd writes.
 func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
 	if tag := b[0]; tag >= 1<<3 && tag < 1<<7 {
 		return protowire.Number(tag >> 3), protowire.Type(tag & 7), 1
 	}
 	return protowire.ConsumeTag(b)
+}
+
+func consumeVarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 1<<7 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
 }
 
 // ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to

@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// slot is the latest known change of a key. It has 20 bytes, without padding.
+// slot is a change of a key. It has 20 bytes, without padding.
 type slot struct {
 	hi, lo [2]uint32
-	change uint32 // piece+1 shifted left by one, plus one for a tombstone; 0 is an empty slot
+	change uint32 // piece shifted left by one, plus one for a tombstone
 }
 
 const slotSize = 20
 
 func newSlot(key Fingerprint, piece uint32, tombstone bool) slot {
-	change := (piece + 1) << 1
+	change := piece << 1
 	if tombstone {
 		change |= 1
 	}
@@ -26,110 +26,85 @@ func newSlot(key Fingerprint, piece uint32, tombstone bool) slot {
 }
 
 func (s *slot) tombstone() bool { return s.change&1 != 0 }
-func (s *slot) piece() uint32   { return s.change>>1 - 1 }
+func (s *slot) piece() uint32   { return s.change >> 1 }
 
-// shard is a hash table with open addressing for one part of the fingerprints.
+// minSlack is the number of changes a shard takes in, at the least, before it
+// is reduced.
+const minSlack = 6000
+
+// shard gathers the changes of one part of the fingerprints.
 type shard struct {
-	mu    sync.Mutex
-	slots []slot
-	used  int
-	heap  bool   // slots are on the Go heap
-	seen  uint32 // what the look ahead saw; of no use
+	mu     sync.Mutex
+	chunks []*chunk
+	used   int
+	limit  int // of used
 }
 
-// home is where the search for a key begins: its fingerprint's lower half
-// scaled to the size of the table.
-func (s *shard) home(e *slot) int {
-	hi, _ := bits.Mul64(uint64(e.lo[0])<<32|uint64(e.lo[1]), uint64(len(s.slots)))
-	return int(hi)
-}
+func (s *shard) at(i int) *slot { return &s.chunks[i/chunkSlots][i%chunkSlots] }
 
-// apply takes in changes in order. settled tells below which piece no more
-// changes will come. The shard must be locked.
-func (s *shard) apply(changes []slot, settled func() uint32) {
-	if 5*(s.used+len(changes)) > 4*len(s.slots) {
-		s.rebuild(len(changes), settled())
-	}
-	// Look at all the slots first: the processor then waits for memory once, not
-	// once a key.
-	for i := range changes {
-		s.seen ^= s.slots[s.home(&changes[i])].change
-	}
-	for i := range changes {
-		e := &changes[i]
-		at := s.find(e)
-		switch {
-		case at.change == 0:
-			*at = *e
-			s.used++
-		case e.piece() >= at.piece():
-			at.change = e.change
+func (s *shard) add(m *memory, changes []slot) {
+	for len(changes) > 0 {
+		if s.used == len(s.chunks)*chunkSlots {
+			s.chunks = append(s.chunks, m.take())
 		}
+		n := copy(s.chunks[s.used/chunkSlots][s.used%chunkSlots:], changes)
+		s.used += n
+		changes = changes[n:]
 	}
 }
 
-// find returns the slot of the same key, or the empty one where it belongs.
-func (s *shard) find(e *slot) *slot {
-	for i := s.home(e); ; i++ {
-		if i == len(s.slots) {
-			i = 0
-		}
-		if at := &s.slots[i]; at.change == 0 || (at.hi == e.hi && at.lo == e.lo) {
-			return at
-		}
+// reduce leaves the latest change of each key, in any order of the keys. Keys
+// that are dead since a piece below settled are forgotten: whatever names them
+// later is newer and stands for itself. index is room to work in, returned for
+// the next time.
+func (s *shard) reduce(m *memory, index []uint32, settled uint32) []uint32 {
+	size := 1 << bits.Len(uint(2*s.used)) // at most half of it gets used
+	if len(index) < size {
+		index = make([]uint32, size)
 	}
-}
+	index = index[:cap(index)]
+	clear(index[:size])
+	mask := uint32(size - 1)
 
-const (
-	minShardSlots = 64
-	// Above this size a table grows by a quarter instead of doubling.
-	slowGrowthSlots = 1 << 20 / slotSize
-)
-
-// rebuild makes room for more. Keys that are dead and settled are forgotten:
-// whatever names them later is newer and stands for itself.
-func (s *shard) rebuild(more int, settled uint32) {
-	keep := func(e *slot) bool {
-		return e.change != 0 && (!e.tombstone() || e.piece() >= settled)
-	}
 	kept := 0
-	for i := range s.slots {
-		if keep(&s.slots[i]) {
-			kept++
+	for i := range s.used {
+		e := s.at(i)
+		for h := e.lo[0] & mask; ; h = (h + 1) & mask {
+			if index[h] == 0 {
+				*s.at(kept) = *e
+				kept++
+				index[h] = uint32(kept)
+				break
+			}
+			if at := s.at(int(index[h] - 1)); at.lo == e.lo && at.hi == e.hi {
+				if e.piece() >= at.piece() {
+					at.change = e.change
+				}
+				break
+			}
 		}
 	}
-	size := max(len(s.slots), minShardSlots)
-	for 3*(kept+more) > 2*size {
-		if size < slowGrowthSlots {
-			size *= 2
-		} else {
-			size += size / 4
+	s.used = 0
+	for i := range kept {
+		if e := s.at(i); !e.tombstone() || e.piece() >= settled {
+			*s.at(s.used) = *e
+			s.used++
 		}
 	}
-	old := shard{slots: s.slots, heap: s.heap}
-	s.slots, s.heap = allocSlots(size)
-	s.used = kept
-	for i := range old.slots {
-		if e := &old.slots[i]; keep(e) {
-			*s.find(e) = *e
-		}
+	for len(s.chunks)*chunkSlots >= s.used+chunkSlots {
+		last := len(s.chunks) - 1
+		m.give(s.chunks[last])
+		s.chunks = s.chunks[:last]
 	}
-	old.free()
+	return index
 }
 
 func (s *shard) live() int {
 	n := 0
-	for i := range s.slots {
-		if e := &s.slots[i]; e.change != 0 && !e.tombstone() {
+	for i := range s.used {
+		if !s.at(i).tombstone() {
 			n++
 		}
 	}
 	return n
-}
-
-func (s *shard) free() {
-	if !s.heap {
-		freeSlots(s.slots)
-	}
-	s.slots = nil
 }

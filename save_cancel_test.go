@@ -1,0 +1,194 @@
+package snapshot_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+func TestSaveFromUnreachable(t *testing.T) {
+	endpoints := map[string]struct {
+		endpoint func(testing.TB) string
+		text     string
+	}{
+		"silent":   {endpoint: snaptest.SilentEndpoint},
+		"refusing": {endpoint: snaptest.RefusingEndpoint, text: "connection refused"},
+	}
+	for name, tc := range endpoints {
+		for login, user := range map[string]string{"": "", " with login": "root"} {
+			t.Run(name+login, func(t *testing.T) {
+				saveForms(t, func(t *testing.T, fetch savedBy) {
+					snaptest.NoLeaks(t)
+					cfg := clientv3.Config{Endpoints: []string{tc.endpoint(t)}, Username: user, Password: user}
+
+					_ = stalled(t, func(stall time.Duration) error {
+						_, err := fetch(t.Context(), t, snapshot.New(snapshot.WithStallTimeout(stall)), cfg)
+						return err
+					}, func(err error) bool { return strings.Contains(err.Error(), tc.text) || user != "" })
+
+					m := snapshot.New(snapshot.WithStallTimeout(0))
+					ctx, cancel := context.WithTimeout(t.Context(), shortStall)
+					defer cancel()
+					_, err := fetch(ctx, t, m, cfg)
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					requireNoOther(t, err, context.DeadlineExceeded)
+
+					ctx, cancel = context.WithCancel(t.Context())
+					time.AfterFunc(shortStall/4, cancel)
+					_, err = fetch(ctx, t, m, cfg)
+					require.ErrorIs(t, err, context.Canceled)
+					requireNoOther(t, err, context.Canceled)
+				})
+			})
+		}
+	}
+}
+
+func TestSaveLoginTimeout(t *testing.T) {
+	snaptest.NoLeaks(t)
+	cfg := clientv3.Config{
+		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
+		DialTimeout: shortStall / 4,
+	}
+	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestSaveLoginEndsWithConfigContext(t *testing.T) {
+	snaptest.NoLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(shortStall/4, cancel)
+	cfg := clientv3.Config{
+		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
+		Context: ctx,
+	}
+	_, err := snapshot.New(snapshot.WithStallTimeout(longStall)).SaveTo(t.Context(), cfg, io.Discard)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+var errOwn = errors.New("no more backups today")
+
+func TestSaveCancelled(t *testing.T) {
+	db := snaptest.Opaque(3<<20 + 8192)
+	halfway := func(c *snaptest.SnapshotCall) error {
+		return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Stall())
+	}
+	for name, tc := range map[string]struct {
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want []error
+	}{
+		"cancel": {context.WithCancel, []error{context.Canceled}},
+		"cause": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancelCause(ctx)
+			return ctx, func() { cancel(errOwn) }
+		}, []error{context.Canceled, errOwn}},
+		"deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithTimeout(ctx, shortStall)
+			context.AfterFunc(ctx, cancel)
+			return ctx, func() {}
+		}, []error{context.DeadlineExceeded}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				s := snaptest.Serve(t, halfway)
+				ctx, end := tc.end(t.Context())
+				m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
+					if p.Done > 0 {
+						end()
+					}
+				}))
+				_, err := fetch(ctx, t, m, s.ClientConfig())
+				for _, want := range tc.want {
+					require.ErrorIs(t, err, want)
+				}
+				requireNoOther(t, err, tc.want[0])
+				s.WaitReleased(t)
+			})
+		})
+	}
+	t.Run("before", func(t *testing.T) {
+		saveForms(t, func(t *testing.T, fetch savedBy) {
+			snaptest.NoLeaks(t)
+			s := snaptest.Serve(t, halfway)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := fetch(ctx, t, snapshot.New(), s.ClientConfig())
+			require.ErrorIs(t, err, context.Canceled)
+			requireNoOther(t, err, context.Canceled)
+		})
+	})
+}
+
+// The server knows the deadline and may notice it first.
+func TestSaveDeadlineNoticedByServer(t *testing.T) {
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			return errors.Join(c.Send(nil, 4096), status.Error(codes.DeadlineExceeded, "too late"))
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := fetch(ctx, t, snapshot.New(snapshot.WithStallTimeout(longStall)), s.ClientConfig())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		requireNoOther(t, err, context.DeadlineExceeded)
+		require.Contains(t, err.Error(), "too late")
+	})
+}
+
+func TestSaveTriesAgainUntilTheFirstMessage(t *testing.T) {
+	db := snaptest.Opaque(8192)
+	for name, refusal := range map[string]error{
+		"unavailable": unavailable,
+		"old token":   rpctypes.ErrGRPCInvalidAuthToken,
+		"no user":     rpctypes.ErrGRPCUserEmpty,
+	} {
+		t.Run(name, func(t *testing.T) {
+			saveForms(t, func(t *testing.T, fetch savedBy) {
+				snaptest.NoLeaks(t)
+				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+					if c.Number < 4 {
+						return refusal
+					}
+					return c.SendSnapshot(db)
+				})
+				cfg := s.ClientConfig()
+				cfg.Username, cfg.Password = "root", "root"
+				got, err := fetch(t.Context(), t, snapshot.New(), cfg)
+				require.NoError(t, err)
+				require.Equal(t, withTrailer(db), got)
+				require.Len(t, s.Tokens(), 4)
+				require.NotContains(t, s.Tokens(), "")
+				if name != "unavailable" {
+					require.Len(t, slices.Compact(s.Tokens()), 4, "a token was used again")
+				}
+			})
+		})
+	}
+}
+
+func TestSaveMessageLimit(t *testing.T) {
+	db := snaptest.Opaque(1 << 20)
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+			c.Chunk = len(db)
+			return c.SendSnapshot(db)
+		})
+		cfg := s.ClientConfig()
+		cfg.MaxCallRecvMsgSize, cfg.MaxCallSendMsgSize = 1<<20-1, 1<<10
+		_, err := fetch(t.Context(), t, snapshot.New(), cfg)
+		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+	})
+}
