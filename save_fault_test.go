@@ -76,14 +76,14 @@ var faults = map[string]fault{
 		held:   true,
 	},
 	"floods empty messages that announce": {
-		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Flood(len(db)) },
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Flood(int64(len(db))) },
 		want:   snapshot.ErrStalled,
 		text:   "got 0 bytes of 3153920 announced",
 		held:   true,
 	},
 	"floods empty messages in the middle": {
 		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
-			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Flood(len(db)-2<<20))
+			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.Flood(int64(len(db)-2<<20)))
 		},
 		want: snapshot.ErrStalled,
 		held: true,
@@ -93,7 +93,7 @@ var faults = map[string]fault{
 		want:   snapshot.ErrTruncated,
 	},
 	"announces and ends": {
-		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Send(nil, len(db)) },
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error { return c.Send(nil, int64(len(db))) },
 		want:   snapshot.ErrTruncated,
 		text:   "got 0 bytes of 3153920 announced",
 	},
@@ -177,7 +177,7 @@ var faults = map[string]fault{
 	"announces a page less":        {script: lie(-4096), want: snapshot.ErrCorrupt, text: "announced were 3149824 and a trailer of 32"},
 	"announces the first message":  {script: lie(-(3153920 - 32<<10)), want: snapshot.ErrCorrupt, text: "announced were 32768"},
 	"announces an exbibyte":        {script: lie(1 << 60), want: snapshot.ErrTruncated, text: "of 1152921504610000896 announced"},
-	"announces more than there is": {script: lie(math.MaxInt), want: snapshot.ErrCorrupt, text: "announced 32768 bytes and 9223372036857896959 more"},
+	"announces more than there is": {script: lie(math.MaxInt64), want: snapshot.ErrCorrupt, text: "announced 32768 bytes and 9223372036857896959 more"},
 	"announces a negative number":  {script: lie(-3153920), want: snapshot.ErrCorrupt},
 	"sends a trailer only": {
 		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error {
@@ -201,7 +201,7 @@ var faults = map[string]fault{
 	"sends for ever": {
 		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
 			for {
-				if err := c.Send(db, len(db)); err != nil {
+				if err := c.Send(db, int64(len(db))); err != nil {
 					return err
 				}
 			}
@@ -230,7 +230,7 @@ func flipBit(at int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error
 	}
 }
 
-func lie(bytes int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
+func lie(bytes int64) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
 	return func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
 		sum := sha256.Sum256(db)
 		return errors.Join(c.SendPart(db, len(db), bytes), c.Send(sum[:], 0))

@@ -320,6 +320,8 @@ func TestSoak(t *testing.T) {
 	cli, err := clientv3.New(clientOf(endpoint))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, cli.Close()) }()
+	_, err = cli.Put(t.Context(), "first", "")
+	require.NoError(t, err)
 	sharedDir := t.TempDir()
 	all := &soak{m: snapshot.New(), cli: cli, origin: clientOf(endpoint), shared: filepath.Join(sharedDir, "snap.db")}
 

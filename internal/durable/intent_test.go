@@ -159,30 +159,46 @@ func TestEarlyWALLongFile(t *testing.T) {
 	}
 }
 
+// killCommitted leaves what a call leaves that is killed when everything is
+// published and its intent is still there.
+func killCommitted(t *testing.T, l layout) (root string) {
+	t.Helper()
+	for k := 0; ; k++ {
+		root = l.prepare(t)
+		require.Error(t, publish(wrap(durabletest.KillAt(k)), l.config(root)))
+		if l.committed(t, root) {
+			require.FileExists(t, filepath.Join(root, "log", ".wal.restore", "intent"))
+			return root
+		}
+	}
+}
+
 // The data directory may be seen under another path by the next call, as a
 // volume is in another container.
 func TestCommittedUnderAnotherPath(t *testing.T) {
 	l := layouts[1]
-	for k := 0; ; k++ {
-		root := l.prepare(t)
-		f := durabletest.KillAt(k)
-		_ = publish(wrap(f), l.config(root)) // killed
-		_, hit := f.Hit()
-		require.True(t, hit, "never killed after the commit with an intent left")
-		_, err := os.Lstat(filepath.Join(root, "log", ".wal.restore", "intent"))
-		if !l.committed(t, root) || err != nil {
-			continue
-		}
-		require.NoError(t, os.Rename(filepath.Join(root, "srv"), filepath.Join(root, "mnt")))
-		cfg := l.config(root)
-		cfg.Dir = filepath.Join(root, "mnt", "data")
-		require.ErrorIs(t, publish(wrap(), cfg), durable.ErrExists)
-		got := list(t, root)
-		require.Equal(t, segment, got["log/wal/0.wal"])
-		require.Equal(t, db, got["mnt/data/member/snap/db"])
-		require.Len(t, got, len(l.complete()))
-		return
-	}
+	root := killCommitted(t, l)
+	require.NoError(t, os.Rename(filepath.Join(root, "srv"), filepath.Join(root, "mnt")))
+	cfg := l.config(root)
+	cfg.Dir = filepath.Join(root, "mnt", "data")
+	require.ErrorIs(t, publish(wrap(), cfg), durable.ErrExists)
+	got := list(t, root)
+	require.Equal(t, segment, got["log/wal/0.wal"])
+	require.Equal(t, db, got["mnt/data/member/snap/db"])
+	require.Len(t, got, len(l.complete()))
+}
+
+// Nor does a call for another data directory take the WAL directory away.
+func TestCommittedElsewhere(t *testing.T) {
+	l := layouts[1]
+	root := killCommitted(t, l)
+	cfg := l.config(root)
+	cfg.Dir = filepath.Join(root, "srv", "other")
+	require.ErrorIs(t, publish(wrap(), cfg), durable.ErrExists)
+	got := list(t, root)
+	delete(got, "srv/.data.restore/") // of the target that was not called for
+	delete(got, "srv/.data.restore/lock")
+	require.Equal(t, l.complete(), got)
 }
 
 // A directory that somebody made at the target after the kill is not the commit.
@@ -209,17 +225,18 @@ func TestForeignIntent(t *testing.T) {
 		"empty":  ``,
 		"escape": `{"name":"../victim","commit":"/x","content":[]}`,
 		"dots":   `{"name":"..","commit":"/x","content":[]}`,
+		"below":  `{"name":"wal/sub","commit":"/x","content":[]}`,
 		"self":   `{"name":".","commit":"/x","content":[]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			for _, dir := range []string{"victim", "log/wal", "log/.wal.restore"} {
+			for _, dir := range []string{"victim", "log/wal/sub", "log/.wal.restore"} {
 				require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
 			}
 			require.NoError(t, os.WriteFile(filepath.Join(root, "log/.wal.restore/intent"), []byte(content), 0o600))
 			err := publish(wrap(), durable.TargetConfig{Dir: filepath.Join(root, "data"), WALDir: filepath.Join(root, "log", "wal")})
 			require.ErrorIs(t, err, durable.ErrExists)
-			require.Equal(t, listing{"victim/": "", "log/": "", "log/wal/": ""}, list(t, root))
+			require.Equal(t, listing{"victim/": "", "log/": "", "log/wal/": "", "log/wal/sub/": ""}, list(t, root))
 		})
 	}
 }

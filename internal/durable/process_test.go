@@ -55,8 +55,9 @@ func TestTargetOfAnotherProcess(t *testing.T) {
 			kill := startChild(t, "target", cfg.Dir, cfg.WALDir, mode)
 
 			running := list(t, root)
-			err := publish(durable.OS, cfg)
-			require.ErrorIs(t, err, durable.ErrInUse)
+			fsys := wrap()
+			require.ErrorIs(t, publish(fsys, cfg), durable.ErrInUse)
+			require.Zero(t, fsys.CloseAll(), "files left open")
 			require.Equal(t, running, list(t, root), "a running call was disturbed")
 
 			kill()

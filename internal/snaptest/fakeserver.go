@@ -144,7 +144,7 @@ type SnapshotCall struct {
 func (c *SnapshotCall) Context() context.Context { return c.stream.Context() }
 
 // Send sends one message.
-func (c *SnapshotCall) Send(blob []byte, remaining int) error {
+func (c *SnapshotCall) Send(blob []byte, remaining int64) error {
 	return c.stream.Send(&pb.SnapshotResponse{Blob: blob, RemainingBytes: uint64(remaining), Version: c.Version})
 }
 
@@ -153,11 +153,11 @@ func (c *SnapshotCall) SendDB(db []byte) error { return c.SendPart(db, len(db), 
 
 // SendPart sends part in chunks and says before each what remains of total
 // bytes, plus lie.
-func (c *SnapshotCall) SendPart(part []byte, total, lie int) error {
+func (c *SnapshotCall) SendPart(part []byte, total int, lie int64) error {
 	for sent := 0; sent < len(part); {
 		n := min(c.Chunk, len(part)-sent)
 		sent += n
-		if err := c.Send(part[sent-n:sent], total-sent+lie); err != nil {
+		if err := c.Send(part[sent-n:sent], int64(total-sent)+lie); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (c *SnapshotCall) Stall() error {
 }
 
 // Flood sends messages without bytes until the client lets go.
-func (c *SnapshotCall) Flood(remaining int) error {
+func (c *SnapshotCall) Flood(remaining int64) error {
 	for c.Send(nil, remaining) == nil {
 	}
 	<-c.Context().Done()
