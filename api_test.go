@@ -34,7 +34,7 @@ var (
 	_ func(func(snapshot.Progress)) snapshot.Option = snapshot.WithProgress
 	_ func(time.Duration) snapshot.Option           = snapshot.WithStallTimeout
 	_ snapshot.Manager                              = (*snapshot.V3Manager)(nil)
-	_                                               = snapshot.RestoreConfig{SnapshotPath: "", Name: "", OutputDataDir: "", OutputWALDir: "", PeerURLs: []string{}, InitialCluster: "", InitialClusterToken: "", SkipHashCheck: false, InitialMmapSize: uint64(0), RevisionBump: uint64(0), MarkCompacted: false, AllowEmptyDataDir: false}
+	_                                               = snapshot.RestoreConfig{SnapshotPath: "", Name: "", OutputDataDir: "", OutputWALDir: "", PeerURLs: []string{}, InitialCluster: "", InitialClusterToken: "", SkipHashCheck: false, InitialMmapSize: uint64(0), RevisionBump: uint64(0), MarkCompacted: false, AllowEmptyDataDir: false, DropAlarms: false}
 	_                                               = snapshot.Status{Hash: uint32(0), Revision: int64(0), TotalKey: int(0), TotalSize: int64(0), Version: ""}
 	_                                               = snapshot.Saved{Size: int64(0), SHA256: [32]byte{}, Version: "", Took: time.Duration(0)}
 	_ error                                         = &snapshot.Error{Op: "", Path: "", Err: error(nil)}

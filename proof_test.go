@@ -278,7 +278,7 @@ func digest(path string) (_ string, err error) {
 			return "", rerr
 		}
 		if !bytes.Equal(buf[:n], zeros[:n]) {
-			fmt.Fprintf(h, "%d:", off)
+			_, _ = fmt.Fprintf(h, "%d:", off)
 			_, _ = h.Write(buf[:n])
 		}
 		off += int64(n)

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What the connection of a Save asks for unless the caller's DialOptions ask
-// for something else.
+// What the connection of a Save asks for unless the caller's Config asks for
+// something else.
 const (
 	// saveWindow is how many bytes the server may send ahead of what has been
 	// read. It is as much as gRPC grows its windows to by itself, so that no
@@ -25,6 +25,9 @@ const (
 	saveWindow = 16 << 20
 	// saveReadBuffer is how many bytes are read from the socket at a time.
 	saveReadBuffer = 256 << 10
+	// saveMessage is how many bytes a message may have. Servers send 32 KiB;
+	// one that sends more than this must not fill the memory.
+	saveMessage = 64 << 20
 )
 
 // newSaveClient returns a client for one stream. It has no life of its own: a
@@ -39,6 +42,9 @@ func newSaveClient(ctx context.Context, cfg clientv3.Config, lg *zap.Logger) (*c
 	cfg.Context = base
 	cfg.Logger = lg
 	cfg.AutoSyncInterval = 0
+	if cfg.MaxCallRecvMsgSize == 0 {
+		cfg.MaxCallRecvMsgSize = max(saveMessage, cfg.MaxCallSendMsgSize)
+	}
 	cfg.DialOptions = append([]grpc.DialOption{ // the last one wins
 		grpc.WithInitialWindowSize(saveWindow),
 		grpc.WithInitialConnWindowSize(saveWindow),

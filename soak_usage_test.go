@@ -56,7 +56,8 @@ func (w *usageWatch) look() {
 }
 
 func measure(snapshots int) usage {
-	debug.FreeOSMemory() // collects garbage first
+	runtime.GC() // what pools hold goes the second time
+	debug.FreeOSMemory()
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	u := usage{snapshots: snapshots, heap: mem.HeapAlloc, goroutines: runtime.NumGoroutine(), resident: resident()}

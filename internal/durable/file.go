@@ -217,7 +217,7 @@ func (s *StagedFile) close() error {
 		return nil
 	}
 	s.open = false
-	return s.f.Close()
+	return errors.Join(s.fsys.Unlock(s.f), s.f.Close())
 }
 
 func ignoreNotExist(err error) error {

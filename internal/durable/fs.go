@@ -73,6 +73,10 @@ type FS interface {
 	// closed. It is ErrInUse at once if anybody else has it, also within this
 	// process, and errors.ErrUnsupported where there are no locks.
 	TryLock(f File) error
+
+	// Unlock gives up the lock. Closing the file does so too, but not at once
+	// while a process that is just being started has a copy of the descriptor.
+	Unlock(f File) error
 }
 
 // OS is the file system of the operating system. Calls that a signal
@@ -163,6 +167,13 @@ func (osFS) TryLock(f File) error {
 		return tryLock(of)
 	}
 	return errors.ErrUnsupported
+}
+
+func (osFS) Unlock(f File) error {
+	if of, ok := f.(*os.File); ok {
+		return unlock(of)
+	}
+	return nil
 }
 
 // withFd calls fn with the descriptor of f, again if a signal interrupts it.

@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 
@@ -18,6 +19,14 @@ func tryLock(f *os.File) error {
 		return nil
 	case unix.EWOULDBLOCK:
 		return ErrInUse
+	}
+	return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+}
+
+func unlock(f *os.File) error {
+	err := withFd(f, func(fd uintptr) error { return unix.Flock(int(fd), unix.LOCK_UN) })
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
+		return nil
 	}
 	return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 }

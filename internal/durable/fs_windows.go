@@ -45,6 +45,9 @@ func tryLock(f *os.File) error {
 	return &fs.PathError{Op: "LockFileEx", Path: f.Name(), Err: err}
 }
 
+// unlock leaves it to closing: processes that are started get no copies.
+func unlock(*os.File) error { return nil }
+
 func retryEINTR(fn func() error) error { return fn() }
 
 func isTooManyLinks(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }

@@ -98,7 +98,8 @@ func TestEarlyWALInUseStays(t *testing.T) {
 					before = list(t, wal)
 				}
 				for range 2 {
-					require.ErrorIs(t, publish(wrap(), l.config(root)), durable.ErrExists)
+					_, err := durable.Open(wrap(), l.config(root))
+					require.ErrorIs(t, err, durable.ErrExists)
 				}
 				if before != nil {
 					require.Equal(t, before, list(t, wal))

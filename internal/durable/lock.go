@@ -205,7 +205,7 @@ func (l *lockDir) close() error {
 	}
 	f := l.f
 	l.f = nil
-	return f.Close()
+	return errors.Join(l.fsys.Unlock(f), f.Close())
 }
 
 // trash moves name, a published directory, out of sight in one step, and then

@@ -16,8 +16,8 @@ import (
 type Op struct {
 	// Kind is one of: create, open, mkdir, link, rename, publish
 	// (RenameNoReplace), remove, readdir, lstat, readlink, evalsymlinks,
-	// syncdir, freespace, copy, allocate, writeback, lock; and on an open
-	// file: read, write, seek, stat, sync, truncate, close.
+	// syncdir, freespace, copy, allocate, writeback, lock, unlock; and on an
+	// open file: read, write, seek, stat, sync, truncate, close.
 	Kind string
 	Path string // of the file, or the one that is renamed, linked or copied from
 	To   string // the new name, or the file that is copied to
@@ -205,6 +205,10 @@ func (f *FS) StartWriteback(file durable.File, off, n int64) error {
 
 func (f *FS) TryLock(file durable.File) error {
 	return f.do(Op{Kind: "lock", Path: file.Name()}, func() error { return f.inner.TryLock(unwrap(file)) })
+}
+
+func (f *FS) Unlock(file durable.File) error {
+	return f.do(Op{Kind: "unlock", Path: file.Name()}, func() error { return f.inner.Unlock(unwrap(file)) })
 }
 
 func unwrap(f durable.File) durable.File {

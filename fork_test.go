@@ -1,0 +1,49 @@
+//go:build unix
+
+package snapshot_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+)
+
+// forkingFS copies every descriptor when it is locked, as happens when another
+// goroutine starts a process: until that executes its program it has them all.
+type forkingFS struct {
+	durable.FS
+	t *testing.T
+}
+
+func (f forkingFS) TryLock(file durable.File) error {
+	if err := f.FS.TryLock(file); err != nil {
+		return err
+	}
+	fd, err := unix.Dup(int(file.(*os.File).Fd()))
+	require.NoError(f.t, err)
+	f.t.Cleanup(func() { require.NoError(f.t, unix.Close(fd)) })
+	return nil
+}
+
+// A program that starts others meanwhile finds nothing locked when a call has
+// returned.
+func TestNoLockSurvivesInForkedProcess(t *testing.T) {
+	m := snapshot.New(snapshot.WithFS(forkingFS{FS: durable.OS, t: t}))
+	for _, op := range operations(t) {
+		t.Run(op.name, func(t *testing.T) {
+			root := op.root(t)
+			require.NoError(t, op.run(m, root))
+			for path := range list(t, root) {
+				f, err := os.Open(root + "/" + path)
+				require.NoError(t, err)
+				require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), path)
+				require.NoError(t, f.Close())
+			}
+		})
+	}
+}
