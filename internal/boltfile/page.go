@@ -86,9 +86,11 @@ func (l *layout) element(i int, at, pos, keySize, valueSize int64) error {
 	return nil
 }
 
-// finish checks that the page has just as many overflow pages as it needs.
+// finish checks that the page has just as many overflow pages as it needs. Where
+// the elements fill them to the last byte, older versions of bbolt added one.
 func (l *layout) finish(overflow uint32, pageSize int64) error {
-	if want := l.next / pageSize; int64(overflow) != want {
+	want := (l.next - 1) / pageSize
+	if n := int64(overflow); n != want && n != l.next/pageSize {
 		return corrupt(l.page, "%d overflow pages for %d bytes, want %d", overflow, l.next, want)
 	}
 	return nil
