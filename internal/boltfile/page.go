@@ -147,8 +147,8 @@ type child struct {
 }
 
 // parseBranch checks the elements of a branch page and appends its children to
-// into. Their keys point into one copy, not into page.
-func (db *DB) parseBranch(page []byte, ref child, h header, into []child) ([]child, error) {
+// into. Their keys lie in what keys makes of the page's.
+func (db *DB) parseBranch(page []byte, ref child, h header, into []child, keys func([]byte) []byte) ([]child, error) {
 	count := int(h.count)
 	if count == 0 {
 		return into, corrupt(ref.id, "branch page without elements")
@@ -175,11 +175,11 @@ func (db *DB) parseBranch(page []byte, ref child, h header, into []child) ([]chi
 		return into, err
 	}
 
-	keys := bytes.Clone(page[start:lay.next])
+	rest := keys(page[start:lay.next])
 	children := into[first:]
 	for i := range children {
 		n := int(order.Uint32(page[pageHeaderSize+i*elementSize+4:]))
-		children[i].low, keys = keys[:n:n], keys[n:]
+		children[i].low, rest = rest[:n:n], rest[n:]
 		if i > 0 {
 			if bytes.Compare(children[i-1].low, children[i].low) >= 0 {
 				return into, corrupt(ref.id, "element %d: key %x does not follow %x", i, clip(children[i].low), clip(children[i-1].low))

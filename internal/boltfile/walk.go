@@ -10,7 +10,8 @@ type worker struct {
 	*scan
 	window   window
 	leaf     Leaf
-	children []child
+	children []child // of the piece's branch page
+	keys     []byte  // theirs
 }
 
 func (s *scan) newWorker() *worker {
@@ -36,8 +37,9 @@ func (w *worker) pages(id Pgid, h header) ([]byte, error) {
 	return w.window.bytes(int64(id)*w.db.pageSize, n, n)
 }
 
-// branch reads and claims a branch page and appends its children to into.
-func (w *worker) branch(ref child, into []child) ([]child, error) {
+// branch reads and claims a branch page and appends its children to into, with
+// the keys that keys makes of those in the page.
+func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]child, error) {
 	h, err := w.header(ref.id, w.db.pageSize)
 	if err != nil {
 		return into, err
@@ -55,7 +57,7 @@ func (w *worker) branch(ref child, into []child) ([]child, error) {
 	if err != nil {
 		return into, err
 	}
-	return w.db.parseBranch(page, ref, h, into)
+	return w.db.parseBranch(page, ref, h, into, keys)
 }
 
 // split cuts the tree below root into pieces. It reads the branch pages down to
@@ -83,7 +85,7 @@ func (w *worker) split(root Pgid) ([]piece, error) {
 		}
 		var below []child
 		for _, ref := range level {
-			if below, err = w.branch(ref, below); err != nil {
+			if below, err = w.branch(ref, below, bytes.Clone); err != nil {
 				return nil, err
 			}
 		}
@@ -119,6 +121,12 @@ func (w *worker) aboveLeaves(ref child) (bool, error) {
 	return h.flags != flagBranch, err
 }
 
+// keep copies the keys of the one branch page that is at work.
+func (w *worker) keep(keys []byte) []byte {
+	w.keys = append(w.keys[:0], keys...)
+	return w.keys
+}
+
 func (w *worker) piece(p *piece) error {
 	var v Visitor
 	if p.of != nil {
@@ -144,7 +152,7 @@ func (w *worker) pieceLeaves(p *piece, v Visitor) error {
 		return w.leafPage(p.child, w.db.pageSize, v)
 	}
 	var err error
-	if w.children, err = w.branch(p.child, w.children[:0]); err != nil {
+	if w.children, err = w.branch(p.child, w.children[:0], w.keep); err != nil {
 		return err
 	}
 	var run int64 // bytes of neighbours that are best read together

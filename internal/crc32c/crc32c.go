@@ -2,7 +2,10 @@
 // pieces were summed apart.
 package crc32c
 
-import "hash/crc32"
+import (
+	"hash/crc32"
+	"sync"
+)
 
 var table = crc32.MakeTable(crc32.Castagnoli)
 
@@ -16,22 +19,30 @@ func Update(crc uint32, p []byte) uint32 { return crc32.Update(crc, table, p) }
 // multiplies what came before by x^(8n), so the checksums combine as
 // a·x^(8n) + b mod P; the inversions at both ends cancel out.
 func Combine(a, b uint32, n int64) uint32 {
-	for i := 0; n > 0; i, n = i+1, n>>1 {
-		if n&1 != 0 {
-			a = multiply(a, powers[i])
+	table := shifts()
+	for i := 0; n > 0; i, n = i+1, n>>8 {
+		if digit := n & 0xFF; digit != 0 {
+			a = multiply(a, table[i][digit])
 		}
 	}
 	return a ^ b
 }
 
-// powers[i] is x^(8·2^i) mod P.
-var powers = func() (p [63]uint32) {
-	p[0] = 1 << (31 - 8)
-	for i := 1; i < len(p); i++ {
-		p[i] = multiply(p[i-1], p[i-1])
+// shifts returns x^(8·d·256^i) mod P for each digit d of a length to the base
+// of 256.
+var shifts = sync.OnceValue(func() *[8][256]uint32 {
+	table := new([8][256]uint32)
+	step := uint32(1) << (31 - 8) // x^8
+	for i := range table {
+		power := uint32(1) << 31 // x^0
+		for d := range table[i] {
+			table[i][d] = power
+			power = multiply(power, step)
+		}
+		step = power
 	}
-	return p
-}()
+	return table
+})
 
 // multiply returns a·b mod P. Bit 31 stands for x^0, as in a reflected CRC.
 func multiply(a, b uint32) uint32 {

@@ -1,6 +1,7 @@
 package durable_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +133,34 @@ func TestTargetLockFreed(t *testing.T) {
 			})
 			require.NoError(t, publish(wrap(free), l.config(root)))
 			require.Equal(t, l.complete(), list(t, root))
+		})
+	}
+}
+
+// Directories above the target come and go with calls for its siblings.
+func TestTargetParentsChange(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind, path string // the first such operation comes too late
+		change     func(root string) error
+	}{
+		"one removed":  {"mkdir", "a/b", func(root string) error { return os.Remove(root + "/a") }},
+		"both removed": {"mkdir", "a/b/.data.restore", func(root string) error { return errors.Join(os.Remove(root+"/a/b"), os.Remove(root+"/a")) }},
+		"made":         {"lstat", "a/b", func(root string) error { return os.MkdirAll(root+"/a/b", 0o700) }},
+		"made later":   {"mkdir", "a", func(root string) error { return os.MkdirAll(root+"/a/b", 0o700) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			changed := false
+			change := hookFunc(func(op durabletest.Op) error {
+				if !changed && op.Kind == c.kind && op.Path == filepath.Join(root, c.path) {
+					changed = true
+					require.NoError(t, c.change(root))
+				}
+				return nil
+			})
+			require.NoError(t, publish(wrap(change), durable.TargetConfig{Dir: filepath.Join(root, "a", "b", "data")}))
+			require.True(t, changed)
+			require.Len(t, list(t, root), 9)
 		})
 	}
 }
