@@ -213,6 +213,12 @@ func TestEmptyDirIsNoCommit(t *testing.T) {
 
 	root = killBetween(t, l)
 	cfg = l.config(root)
+	require.NoError(t, os.WriteFile(cfg.Dir, nil, 0o600))
+	require.ErrorIs(t, publish(wrap(), cfg), durable.ErrExists)
+	require.Equal(t, listing{"srv/": "", "srv/data": "", "log/": ""}, list(t, root))
+
+	root = killBetween(t, l)
+	cfg = l.config(root)
 	require.NoError(t, os.Mkdir(cfg.Dir, 0o700))
 	cfg.AllowEmptyDir = true
 	require.NoError(t, publish(wrap(), cfg))

@@ -145,6 +145,11 @@ func TestTargetRefused(t *testing.T) {
 				require.NotErrorIs(t, err, durable.ErrExists)
 				require.NotErrorIs(t, err, durable.ErrInUse)
 			}
+			if strings.Contains(name, "staging is") {
+				require.ErrorContains(t, err, "needed for staging")
+			} else {
+				require.NotContains(t, err.Error(), "needed for staging")
+			}
 			require.Equal(t, before, list(t, root))
 		})
 	}
@@ -196,6 +201,19 @@ func TestTargetThroughLinks(t *testing.T) {
 	for path := range got {
 		require.NotContains(t, path, "restore")
 	}
+}
+
+// That the WAL directory is within the data directory is seen through links.
+func TestTargetWALInLink(t *testing.T) {
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "vol"), 0o700))
+	symlink(t, "vol", filepath.Join(root, "data"))
+	target, err := durable.Open(durable.OS, durable.TargetConfig{
+		Dir: filepath.Join(root, "data"), WALDir: filepath.Join(root, "vol", "wal"), AllowEmptyDir: true,
+	})
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(target.TreeDir(), "wal"), target.WALTreeDir())
+	require.NoError(t, target.Cleanup())
 }
 
 // Both directories are the same place, once called through a link.
@@ -272,6 +290,11 @@ func TestTargetMadeMeanwhile(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, fill(durable.OS, target))
 			require.NoError(t, os.MkdirAll(at, 0o700)) // empty: a plain rename would replace it
+			if !l.into {
+				_, err := durable.Open(durable.OS, cfg)
+				require.ErrorIs(t, err, durable.ErrExists)
+				require.NotErrorIs(t, err, durable.ErrInUse)
+			}
 			before := listing{}
 			for path, content := range list(t, root) {
 				if !strings.Contains(path, ".restore") {
