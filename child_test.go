@@ -1,15 +1,19 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -119,4 +123,77 @@ func (m member) serve() error {
 		}
 	}
 	return err
+}
+
+// writeLoad changes keys until ctx ends: with puts, deletes, transactions and a
+// lease.
+func writeLoad(ctx context.Context, cli *clientv3.Client) error {
+	lease, err := cli.Grant(ctx, 7200)
+	if err != nil {
+		return err
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	key := func() string { return fmt.Sprintf("key/%03d", rng.IntN(500)) }
+	value := func() string { return string(snaptest.Opaque(rng.IntN(4000))) }
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for err == nil {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+		}
+		switch rng.IntN(8) {
+		case 0, 1:
+			_, err = cli.Delete(ctx, key())
+		case 2:
+			_, err = cli.Put(ctx, key(), value(), clientv3.WithLease(lease.ID))
+		case 3:
+			_, err = cli.Txn(ctx).Then(clientv3.OpPut("txn/a", value()), clientv3.OpDelete(key()), clientv3.OpPut("txn/b", value())).Commit()
+		default:
+			_, err = cli.Put(ctx, key(), value())
+		}
+	}
+	return err
+}
+
+// startMember runs an etcd in a process of its own, so that what this process
+// uses is what the library uses.
+func startMember(m member) (endpoint string, stop func() error, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	text, err := json.Marshal(job{Member: &m})
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childJob+"="+string(text))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	var a answer
+	if err := json.NewDecoder(stdout).Decode(&a); err != nil {
+		return "", nil, errors.Join(err, stdin.Close(), cmd.Wait(), errors.New(stderr.String()))
+	}
+	return a.Endpoint, func() error {
+		if err := errors.Join(stdin.Close(), cmd.Wait()); err != nil {
+			return fmt.Errorf("etcd: %w\n%s", err, stderr.String())
+		}
+		return nil
+	}, nil
+}
+
+func clientOf(endpoint string) clientv3.Config {
+	return clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
 )
 
 // inNamespace in the environment says that mounts are seen by nobody else.
@@ -75,6 +76,7 @@ func withMounts(t *testing.T) bool {
 func mount(t *testing.T, dir, options string) (unmount func()) {
 	t.Helper()
 	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, options))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }) // where a test fails halfway
 	return func() { require.NoError(t, unix.Unmount(dir, 0)) }
 }
 
@@ -158,6 +160,7 @@ func TestFullDisk(t *testing.T) {
 	if !withMounts(t) {
 		return
 	}
+	snaptest.NoLeaks(t)
 	var all []fullDisk
 	for _, op := range operations(t) {
 		if strings.HasPrefix(op.name, "RestoreFrom, ") && op.name != "RestoreFrom, new" && !*every {
@@ -215,6 +218,7 @@ func TestNoInodes(t *testing.T) {
 	if !withMounts(t) {
 		return
 	}
+	snaptest.NoLeaks(t)
 	for _, op := range operations(t) {
 		t.Run(op.name, func(t *testing.T) {
 			_, complete := op.outcomes(t)

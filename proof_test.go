@@ -41,6 +41,8 @@ type operation struct {
 	commit string
 	// again is what the same call answers when the outcome is there.
 	again error
+	// config is that of Restore.
+	config func(root string) snapshot.RestoreConfig
 }
 
 // snapshotName is the snapshot below the root from which restores read.
@@ -82,8 +84,8 @@ func restores(content []byte) []operation {
 				require.NoError(tb, os.MkdirAll(filepath.Join(root, dir, "lost+found"), 0o700))
 			}
 		}
-		target := func(source, root string) snapshot.RestoreConfig {
-			cfg := config(source, filepath.Join(root, dir))
+		target := func(root string) snapshot.RestoreConfig {
+			cfg := config(filepath.Join(root, snapshotName), filepath.Join(root, dir))
 			if layout.wal != "" {
 				cfg.OutputWALDir = filepath.Join(root, layout.wal)
 			}
@@ -91,19 +93,19 @@ func restores(content []byte) []operation {
 			return cfg
 		}
 		all = append(all, operation{
-			name: "Restore, " + layout.name, prepare: prepare, commit: dir + "/member", again: snapshot.ErrExists,
-			run: func(m *snapshot.V3Manager, root string) error {
-				return m.Restore(target(filepath.Join(root, snapshotName), root))
-			},
+			name: "Restore, " + layout.name, prepare: prepare, config: target, commit: dir + "/member", again: snapshot.ErrExists,
+			run: func(m *snapshot.V3Manager, root string) error { return m.Restore(target(root)) },
 		}, operation{
-			name: "RestoreFrom, " + layout.name, prepare: prepare, commit: dir + "/member", again: snapshot.ErrExists,
+			name: "RestoreFrom, " + layout.name, prepare: prepare, config: target, commit: dir + "/member", again: snapshot.ErrExists,
 			run: func(m *snapshot.V3Manager, root string) error {
-				f, err := os.Open(filepath.Join(root, snapshotName))
+				cfg := target(root)
+				f, err := os.Open(cfg.SnapshotPath)
 				if err != nil {
 					return err
 				}
 				defer func() { _ = f.Close() }()
-				return m.RestoreFrom(context.Background(), f, target("", root))
+				cfg.SnapshotPath = ""
+				return m.RestoreFrom(context.Background(), f, cfg)
 			},
 		})
 	}

@@ -255,18 +255,96 @@ func (kindFault) After(durabletest.Op, error) {}
 // If somebody else publishes before the failed call takes its file back, theirs
 // stays.
 func TestFileRollBackSparesOthers(t *testing.T) {
+	for name, publishTheirs := range map[string]func(path string) error{
+		"a call": func(path string) error { return save(wrap(), path, "theirs") },
+		"a rename": func(path string) error {
+			if err := os.WriteFile(path+".new", []byte("theirs"), 0o600); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			path := filepath.Join(root, "db")
+			require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+			done := false
+			interfere := hookFunc(func(op durabletest.Op) error {
+				if op.Kind != "syncdir" || done {
+					return nil
+				}
+				done = true
+				require.NoError(t, publishTheirs(path))
+				return syscall.EIO
+			})
+			require.ErrorIs(t, save(wrap(interfere), path, "ours"), syscall.EIO)
+			require.Equal(t, listing{"db": "theirs"}, list(t, root))
+		})
+	}
+}
+
+// What is put back is synced as well, as far as that goes.
+func TestFileRollBackIsSynced(t *testing.T) {
+	for name, old := range map[string]string{"file taken back": "", "file put back": "old"} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			path := filepath.Join(root, "db")
+			if old != "" {
+				require.NoError(t, os.WriteFile(path, []byte(old), 0o600))
+			}
+			failed := false
+			once := hookFunc(func(op durabletest.Op) error {
+				if op.Kind == "syncdir" && !failed {
+					failed = true
+					return syscall.EIO
+				}
+				return nil
+			})
+			var rec durabletest.Recorder
+			require.ErrorIs(t, save(wrap(once, &rec), path, db), syscall.EIO)
+			golden(t, name, &rec, root)
+		})
+	}
+}
+
+// Somebody who removes stale temporaries may take a new one for stale before it
+// is locked, or remove a stale one first.
+func TestFileTemporaryRemoved(t *testing.T) {
+	for kind, stale := range map[string]string{"lock": "", "open": ".db.0123456789abcdef.part"} {
+		t.Run(kind, func(t *testing.T) {
+			root := t.TempDir()
+			path := filepath.Join(root, "db")
+			if stale != "" {
+				require.NoError(t, os.WriteFile(filepath.Join(root, stale), nil, 0o600))
+			}
+			removed := false
+			remove := hookFunc(func(op durabletest.Op) error {
+				if op.Kind == kind && !removed {
+					removed = true
+					return os.Remove(op.Path)
+				}
+				return nil
+			})
+			require.NoError(t, save(wrap(remove), path, "new"))
+			require.True(t, removed)
+			require.Equal(t, listing{"db": "new"}, list(t, root))
+		})
+	}
+}
+
+// What another user left in a shared directory is no obstacle.
+func TestFileTemporaryOfAnotherUser(t *testing.T) {
 	root := t.TempDir()
-	path := filepath.Join(root, "db")
-	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
-	interfere := hookFunc(func(op durabletest.Op) error {
-		if op.Kind != "syncdir" {
-			return nil
+	stale := ".db.0123456789abcdef.part"
+	require.NoError(t, os.WriteFile(filepath.Join(root, stale), nil, 0o600))
+	denied := hookFunc(func(op durabletest.Op) error {
+		if op.Kind == "open" {
+			return fs.ErrPermission
 		}
-		require.NoError(t, save(durable.OS, path, "theirs"))
-		return syscall.EIO
+		return nil
 	})
-	require.ErrorIs(t, save(wrap(interfere), path, "ours"), syscall.EIO)
-	require.Equal(t, listing{"db": "theirs"}, list(t, root))
+	require.NoError(t, save(wrap(denied), filepath.Join(root, "db"), "new"))
+	require.Equal(t, listing{"db": "new", stale: ""}, list(t, root))
 }
 
 type hookFunc func(op durabletest.Op) error
