@@ -34,7 +34,7 @@ func (f forkingFS) TryLock(file durable.File) error {
 // returned.
 func TestNoLockSurvivesInForkedProcess(t *testing.T) {
 	m := snapshot.New(snapshot.WithFS(forkingFS{FS: durable.OS, t: t}))
-	for _, op := range operations(t) {
+	for _, op := range operations(t, 1<<20) {
 		t.Run(op.name, func(t *testing.T) {
 			root := op.root(t)
 			require.NoError(t, op.run(m, root))

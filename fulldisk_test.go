@@ -162,8 +162,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	snaptest.NoLeaks(t)
 	var all []fullDisk
-	for _, op := range operations(t) {
-		if strings.HasPrefix(op.name, "RestoreFrom, ") && op.name != "RestoreFrom, new" && !*every {
+	for _, op := range operations(t, 2<<20) {
+		if !*every && (strings.Contains(op.name, "existing") || op.name == "RestoreFrom, new, separate WAL") {
 			continue
 		}
 		if op.name == "Restore, new, separate WAL" {
@@ -219,7 +219,7 @@ func TestNoInodes(t *testing.T) {
 		return
 	}
 	snaptest.NoLeaks(t)
-	for _, op := range operations(t) {
+	for _, op := range operations(t, 2<<20) {
 		t.Run(op.name, func(t *testing.T) {
 			_, complete := op.outcomes(t)
 			failed := 0

@@ -32,7 +32,7 @@ var losses = []struct {
 // seen when its file is synced.
 func TestPowerCutAtEveryFileOperation(t *testing.T) {
 	booted := map[string]bool{}
-	for _, op := range operations(t) {
+	for _, op := range operations(t, 2<<20) {
 		t.Run(op.name, func(t *testing.T) {
 			absent, complete := op.outcomes(t)
 			root := op.root(t)

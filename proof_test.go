@@ -46,10 +46,13 @@ type operation struct {
 // snapshotName is the snapshot below the root from which restores read.
 const snapshotName = "snap.db"
 
+// enoughForWriteback is a size in bytes of a snapshot at which Save asks for
+// write-back before the end.
+const enoughForWriteback = 9 << 20
+
 // operations are all of them, with a server for the saves.
-func operations(tb testing.TB) []operation {
-	// Enough for write-back to be asked for before the end.
-	db := snaptest.Opaque(9 << 20)
+func operations(tb testing.TB, saveSize int) []operation {
+	db := snaptest.Opaque(saveSize)
 	server := snaptest.Serve(tb, func(c *snaptest.SnapshotCall) error {
 		c.Chunk = 1 << 20
 		return c.SendSnapshot(db)

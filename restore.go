@@ -161,14 +161,13 @@ func (m *V3Manager) openTarget(p *plan) (*durable.Target, error) {
 
 // targetError gives the errors of staging the sentinels of this package.
 func targetError(err error) error {
-	for inner, sentinel := range map[error]error{
-		durable.ErrExists: ErrExists,
-		durable.ErrInUse:  ErrInUse,
-		durable.ErrNested: ErrConfig,
-	} {
-		if errors.Is(err, inner) {
-			return fmt.Errorf("%w: %w", sentinel, err)
-		}
+	switch {
+	case errors.Is(err, durable.ErrInUse):
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	case errors.Is(err, durable.ErrExists):
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	case errors.Is(err, durable.ErrNested):
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func sweep(t *testing.T, first, step int, fault func(k int) *durabletest.Faults,
 
 // A file operation fails once.
 func TestEveryFileOperationFails(t *testing.T) {
-	for i, op := range operations(t) {
+	for i, op := range operations(t, enoughForWriteback) {
 		for j, fault := range []error{syscall.EIO, syscall.ENOSPC, syscall.EINTR, durabletest.ErrShortWrite} {
 			t.Run(op.name+"/"+fault.Error(), func(t *testing.T) {
 				snaptest.NoLeaks(t)
@@ -112,7 +112,7 @@ func requireCause(t *testing.T, err, fault error, at durabletest.Op) {
 // A disk fails and does not come back: nothing can be cleaned up, but the
 // target is still absent or complete, and the next call sees to the rest.
 func TestEveryFileOperationFailsForGood(t *testing.T) {
-	for i, op := range operations(t) {
+	for i, op := range operations(t, enoughForWriteback) {
 		for j, fault := range []error{syscall.EIO, syscall.EINTR} {
 			t.Run(op.name+"/"+fault.Error(), func(t *testing.T) {
 				snaptest.NoLeaks(t)
@@ -139,7 +139,7 @@ func TestEveryFileOperationFailsForGood(t *testing.T) {
 
 // The process is killed, as far as the file system can tell.
 func TestKilledAtEveryFileOperation(t *testing.T) {
-	for i, op := range operations(t) {
+	for i, op := range operations(t, enoughForWriteback) {
 		t.Run(op.name, func(t *testing.T) {
 			snaptest.NoLeaks(t)
 			absent, complete := op.outcomes(t)
@@ -254,7 +254,7 @@ func (r *faultyReader) Read(p []byte) (int, error) {
 // The order of syncs and renames, as text to be reviewed.
 func TestTraces(t *testing.T) {
 	const intent = "/intent "
-	for _, op := range operations(t) {
+	for _, op := range operations(t, enoughForWriteback) {
 		t.Run(op.name, func(t *testing.T) {
 			root := op.root(t)
 			var rec durabletest.Recorder
