@@ -22,6 +22,7 @@ type failingFS struct {
 	durable.FS
 	fail       map[string]error
 	writebacks atomic.Int64 // bytes
+	drops      atomic.Int64 // bytes
 }
 
 type failingFile struct {
@@ -51,6 +52,13 @@ func (f *failingFS) StartWriteback(file durable.File, off, n int64) error {
 	return f.fail["write back"]
 }
 
+func (f *failingFS) DropWritten(file durable.File, off, n int64) error {
+	if off != f.drops.Add(n)-n || off+n >= f.writebacks.Load() {
+		return errors.New("drop out of order")
+	}
+	return f.fail["drop"]
+}
+
 func (f *failingFS) Rename(oldpath, newpath string) error {
 	if err := f.fail["rename"]; err != nil {
 		return err
@@ -73,8 +81,8 @@ func (f *failingFile) WriteAt(p []byte, off int64) (int, error) {
 func (f *failingFile) Sync() error { return errors.Join(f.fs.fail["sync"], f.File.Sync()) }
 
 func TestSaveToFailingDisk(t *testing.T) {
-	db := snaptest.Opaque(9<<20 + 8192)
-	for _, op := range []string{"open", "write", "write back", "sync", "rename"} {
+	db := snaptest.Opaque(17<<20 + 8192)
+	for _, op := range []string{"open", "write", "write back", "drop", "sync", "rename"} {
 		t.Run(op, func(t *testing.T) {
 			snaptest.NoLeaks(t)
 			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
@@ -95,12 +103,15 @@ func TestSaveSaysWhatItCouldNotCleanUp(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 }
 
+// While it saves, the disk is kept busy, and of what is on it only the end is
+// left in the page cache.
 func TestSaveStartsWritebackEarly(t *testing.T) {
-	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(20 << 20)) })
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(26 << 20)) })
 	disk := &failingFS{FS: durable.OS}
 	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithSaveFS(disk)), s.ClientConfig())
 	require.NoError(t, err)
-	require.EqualValues(t, 16<<20, disk.writebacks.Load())
+	require.EqualValues(t, 24<<20, disk.writebacks.Load())
+	require.EqualValues(t, 16<<20, disk.drops.Load())
 }
 
 func TestSaveFollowsLink(t *testing.T) {

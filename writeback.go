@@ -14,18 +14,33 @@ const writebackStep = 8 << 20
 type writebackWriter struct {
 	fs      durable.FS
 	f       durable.File
+	drop    bool // out of the page cache, what is on the disk
 	written int64
 	started int64 // bytes whose write-back has been asked for
+	dropped int64
 }
 
 func (w *writebackWriter) Write(p []byte) (int, error) {
 	n, err := w.f.WriteAt(p, w.written)
 	w.written += int64(n)
-	if pending := w.written - w.started; err == nil && pending >= writebackStep {
-		if err := w.fs.StartWriteback(w.f, w.started, pending); err != nil {
-			return n, fmt.Errorf("start write-back: %w", err)
-		}
-		w.started = w.written
+	if err == nil && w.written-w.started >= writebackStep {
+		err = w.writeback()
 	}
 	return n, err
+}
+
+// writeback starts to write out what is new, and drops what was new before: the
+// disk has had the time of one step for it.
+func (w *writebackWriter) writeback() error {
+	if err := w.fs.StartWriteback(w.f, w.started, w.written-w.started); err != nil {
+		return fmt.Errorf("start write-back: %w", err)
+	}
+	if w.drop && w.started > 0 {
+		if err := w.fs.DropWritten(w.f, w.dropped, w.started-w.dropped); err != nil {
+			return fmt.Errorf("wait for write-back: %w", err)
+		}
+		w.dropped = w.started
+	}
+	w.started = w.written
+	return nil
 }

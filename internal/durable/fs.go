@@ -69,6 +69,11 @@ type FS interface {
 	// disk, and does not wait. It promises nothing: only Sync does.
 	StartWriteback(f File, off, n int64) error
 
+	// DropWritten waits until a range of bytes that is being written back is on
+	// the disk, and takes it out of the page cache. It does nothing where the
+	// system has no such call. It promises nothing: only Sync does.
+	DropWritten(f File, off, n int64) error
+
 	// TryLock takes the exclusive lock of an open file, held until it is
 	// closed. It is ErrInUse at once if anybody else has it, also within this
 	// process, and errors.ErrUnsupported where there are no locks.
@@ -158,6 +163,13 @@ func (osFS) Allocate(f File, size int64) error {
 func (osFS) StartWriteback(f File, off, n int64) error {
 	if of, ok := f.(*os.File); ok {
 		return startWriteback(of, off, n)
+	}
+	return nil
+}
+
+func (osFS) DropWritten(f File, off, n int64) error {
+	if of, ok := f.(*os.File); ok {
+		return dropWritten(of, off, n)
 	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package durable_test
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +16,40 @@ import (
 // procfs answers EINVAL, as file systems do that know no fsync of directories.
 func TestSyncDirWithoutSync(t *testing.T) {
 	require.NoError(t, durable.OS.SyncDir("/proc/self"))
+}
+
+// What was dropped is on the disk and has to be read from there.
+func TestDropWritten(t *testing.T) {
+	t.Setenv("TMPDIR", diskDir)
+	name := filepath.Join(t.TempDir(), "f")
+	const half = 512 << 10
+	f := create(t, name, strings.Repeat("x", half))
+	_, err := f.WriteAt(bytes.Repeat([]byte("x"), half), half) // a write of its own: the kernel may keep each in one piece
+	require.NoError(t, err)
+	in := func(off int64) bool {
+		const nowait = 0x8 // RWF_NOWAIT of preadv2(2): fail instead of waiting for the disk
+		n, _ := unix.Preadv2(int(f.(*os.File).Fd()), [][]byte{make([]byte, 1)}, off, nowait)
+		return n == 1
+	}
+	require.True(t, in(0))
+	require.NoError(t, durable.OS.StartWriteback(f, 0, 2*half))
+	require.NoError(t, durable.OS.DropWritten(f, 0, half))
+	var st unix.Statfs_t
+	require.NoError(t, unix.Statfs(name, &st))
+	if st.Type == unix.TMPFS_MAGIC {
+		t.Skip("temporary files are in memory here, there is no disk to write to")
+	}
+	require.False(t, in(0), "still in the page cache")
+	require.True(t, in(2*half-1), "the rest was not to be dropped")
+	got, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("x", 2*half), string(got))
+}
+
+func TestDropWrittenOfClosedFile(t *testing.T) {
+	f := create(t, filepath.Join(t.TempDir(), "f"), "x")
+	require.NoError(t, f.Close())
+	require.ErrorContains(t, durable.OS.DropWritten(f, 0, 1), "closed")
 }
 
 func TestRetryEINTR(t *testing.T) {

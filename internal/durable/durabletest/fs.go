@@ -16,7 +16,7 @@ import (
 type Op struct {
 	// Kind is one of: create, open, mkdir, link, rename, publish
 	// (RenameNoReplace), remove, readdir, lstat, readlink, evalsymlinks,
-	// syncdir, freespace, copy, allocate, writeback, lock, unlock; and on an
+	// syncdir, freespace, copy, allocate, writeback, drop, lock, unlock; and on an
 	// open file: read, write, seek, stat, sync, truncate, close.
 	Kind string
 	Path string // of the file, or the one that is renamed, linked or copied from
@@ -201,6 +201,10 @@ func (f *FS) Allocate(file durable.File, size int64) error {
 
 func (f *FS) StartWriteback(file durable.File, off, n int64) error {
 	return f.do(Op{Kind: "writeback", Path: file.Name(), Size: n}, func() error { return f.inner.StartWriteback(unwrap(file), off, n) })
+}
+
+func (f *FS) DropWritten(file durable.File, off, n int64) error {
+	return f.do(Op{Kind: "drop", Path: file.Name(), Size: n}, func() error { return f.inner.DropWritten(unwrap(file), off, n) })
 }
 
 func (f *FS) TryLock(file durable.File) error {

@@ -48,6 +48,7 @@ func work(fsys durable.FS, root string) (err error) {
 		func() error { return whole(f.Write([]byte("0123"))) },
 		func() error { return whole(f.WriteAt([]byte("4567"), 4)) },
 		func() error { return fsys.StartWriteback(f, 0, 8) },
+		func() error { return fsys.DropWritten(f, 0, 8) },
 		func() error { _, err := f.Seek(0, io.SeekStart); return err },
 		func() error { _, err := f.Read(make([]byte, 1)); return err },
 		func() error { _, err := f.ReadAt(make([]byte, 1), 1); return err },
@@ -102,6 +103,7 @@ lock f
 allocate f 2
 write f 8
 writeback f 8
+drop f 8
 copy f -> f 4
 truncate f 8
 sync f
@@ -129,8 +131,9 @@ func TestTraceSkipsFailures(t *testing.T) {
 	require.Equal(t, "mkdir x-*\n", rec.Trace(root))
 }
 
+const ops = 26 // those of work
+
 func TestFailAtEach(t *testing.T) {
-	const ops = 25 // those of work
 	for k := range ops + 1 {
 		f := durabletest.FailAt(k, syscall.EIO)
 		err := work(durabletest.Wrap(durable.OS, f), t.TempDir())
@@ -148,7 +151,7 @@ func TestFailAtEach(t *testing.T) {
 
 func TestShortWrite(t *testing.T) {
 	shorts := 0
-	for k := range 25 {
+	for k := range ops {
 		root := t.TempDir()
 		f := durabletest.FailAt(k, durabletest.ErrShortWrite)
 		err := work(durabletest.Wrap(durable.OS, f), root)
