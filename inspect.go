@@ -35,7 +35,7 @@ const (
 
 // inspect reads the database in the first size bytes of r. With strict it also
 // checks that every record of the key space decodes and agrees with its key.
-func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, read func(int64)) (Status, error) {
+func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan boltfile.Options) (Status, error) {
 	db, err := boltfile.Open(r, size)
 	if err != nil {
 		return Status{}, asCorrupt(err)
@@ -43,7 +43,8 @@ func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, read f
 	in := &inspection{strict: strict, counter: keyspace.NewCounter()}
 	defer in.counter.Close()
 
-	_, buckets, err := db.Scan(ctx, boltfile.Options{Visit: in.visit, Read: read})
+	scan.Visit = in.visit
+	_, buckets, err := db.Scan(ctx, scan)
 	if err != nil {
 		return Status{}, asCorrupt(err)
 	}

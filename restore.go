@@ -63,7 +63,7 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	if !p.skipHashCheck && !trailer.Present(size) {
 		return noTrailer(f, size)
 	}
-	return m.restore(ctx, p, size, func(dst durable.File) (int64, func() error, error) {
+	return m.restore(ctx, p, size, func(dst durable.File) (copied, error) {
 		c := fileCopy{fs: m.fs, src: f, size: size, dst: dst, skipHash: p.skipHashCheck}
 		return c.run(ctx, m.newMeter("restore", PhaseCopy, size))
 	})
@@ -82,16 +82,15 @@ func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreCon
 	if err != nil {
 		return err
 	}
-	return m.restore(ctx, p, 0, func(dst durable.File) (int64, func() error, error) {
+	return m.restore(ctx, p, 0, func(dst durable.File) (copied, error) {
 		c := streamCopy{fs: m.fs, src: r, dst: dst, skipHash: p.skipHashCheck}
 		return c.run(ctx, m.newMeter("restore", PhaseCopy, 0))
 	})
 }
 
-// copyFunc puts a database into a file, without its trailer. It returns its size
-// and, as the digest may take longer, a function that waits for the outcome and
-// must be called.
-type copyFunc func(durable.File) (size int64, digest func() error, err error)
+// copyFunc puts a database into a file, without its trailer. What follows the
+// copying, such as the digest, may still be under way when it returns.
+type copyFunc func(durable.File) (copied, error)
 
 // restore carries out a plan. snapshotSize is what is known of the size of the
 // snapshot in advance.

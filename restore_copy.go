@@ -18,9 +18,14 @@ const (
 	copyPiece = 8 << 20
 	// copyBuffer is how many bytes are read at a time where it cannot.
 	copyBuffer = 1 << 20
-	// hashBuffer is how many bytes are read back and hashed at a time.
-	hashBuffer = 256 << 10
 )
+
+// copied is what a copyFunc has done so far.
+type copied struct {
+	size    int64        // bytes of the database
+	hashing bool         // a processor is busy with the digest
+	finish  func() error // waits for the outcome of everything, and must be called
+}
 
 // fileCopy copies a snapshot file without its trailer. The kernel copies on one
 // processor while what it has written is read back and hashed on another.
@@ -34,25 +39,35 @@ type fileCopy struct {
 	plain []byte // buffer, once the kernel has refused to copy
 }
 
-// run is a copyFunc. Hashing goes on while the digest is not waited for.
-func (c *fileCopy) run(ctx context.Context, mt *meter) (int64, func() error, error) {
+// run is a copyFunc.
+func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	size := c.size
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
-	follow := c.hashBehind(ctx)
-	if err := c.copyPieces(ctx, size, mt, follow.copied); err != nil {
-		_, hashErr := follow.end()
-		return 0, nil, joinCauses(err, hashErr)
+	writeback := c.follow(func(from, to int64) error {
+		if err := c.fs.StartWriteback(c.dst, from, to-from); err != nil {
+			return fmt.Errorf("start write-back: %w", err)
+		}
+		return nil
+	})
+	h := sha256.New()
+	hash := c.follow(readBack(ctx, h, c.dst, c.skipHash))
+	err := c.copyPieces(ctx, size, mt, func(end int64) {
+		writeback.copied(end)
+		hash.copied(end)
+	})
+	finish := func() error { return joinCauses(hash.end(), writeback.end()) }
+	if err != nil {
+		return copied{}, joinCauses(err, finish())
 	}
 	mt.finish()
-	return size, func() error {
-		sum, err := follow.end()
-		if err != nil || c.skipHash {
+	return copied{size: size, hashing: !c.skipHash, finish: func() error {
+		if err := finish(); err != nil || c.skipHash {
 			return err
 		}
-		return c.compare(sum, size)
-	}, nil
+		return c.compare([trailer.Size]byte(h.Sum(nil)), size)
+	}}, nil
 }
 
 func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
@@ -66,8 +81,7 @@ func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
 	return nil
 }
 
-// copyPieces copies size bytes and tells how far it has come. It asks for
-// write-back piece by piece, so that the sync at the end finds little to do.
+// copyPieces copies size bytes and tells how far it has come.
 func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, copied func(end int64)) error {
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
@@ -76,9 +90,6 @@ func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, copied
 		n, err := c.copyPiece(off, min(copyPiece, size-off))
 		if err != nil {
 			return fmt.Errorf("copy at byte %d of %d: %w", off, size, err)
-		}
-		if err := c.fs.StartWriteback(c.dst, off, n); err != nil {
-			return fmt.Errorf("start write-back: %w", err)
 		}
 		off += n
 		mt.add(n)
@@ -110,56 +121,60 @@ func (c *fileCopy) copyPiece(off, n int64) (int64, error) {
 	return int64(written), err
 }
 
-// follower hashes what has been copied, reading it back.
+// follower does something with what has been copied, on a goroutine of its own.
 type follower struct {
-	copied func(end int64)
-	end    func() (sum [trailer.Size]byte, err error)
+	ends chan int64
+	done chan error
 }
 
-// hashBehind starts a follower, whose end must be called. Without a hash to
-// check it does nothing.
-func (c *fileCopy) hashBehind(ctx context.Context) follower {
-	if c.skipHash {
-		return follower{
-			copied: func(int64) {},
-			end:    func() (sum [trailer.Size]byte, err error) { return sum, nil },
-		}
-	}
-	// Room for every piece, so that copying never waits for hashing.
-	ends := make(chan int64, c.size/copyBuffer+1)
-	done := make(chan error, 1)
-	h := sha256.New()
-	go func() { done <- hashUpTo(ctx, h, c.dst, ends) }()
-	return follower{
-		copied: func(end int64) { ends <- end },
-		end: func() ([trailer.Size]byte, error) {
-			close(ends)
-			err := <-done
-			return [trailer.Size]byte(h.Sum(nil)), err
-		},
-	}
-}
-
-// hashUpTo hashes r from its beginning up to each of the offsets that come. It
-// takes them all even after an error.
-func hashUpTo(ctx context.Context, h hash.Hash, r io.ReaderAt, ends <-chan int64) (err error) {
-	buf := make([]byte, hashBuffer)
-	off := int64(0)
-	for end := range ends {
-		for off < end && err == nil {
-			if err = ctx.Err(); err != nil {
-				break
+// follow starts a follower, whose end must be called. It does one range after
+// the other, up to its first error.
+func (c *fileCopy) follow(do func(from, to int64) error) follower {
+	// Room for every piece, so that copying never waits.
+	f := follower{ends: make(chan int64, c.size/copyBuffer+1), done: make(chan error, 1)}
+	go func() {
+		var err error
+		from := int64(0)
+		for to := range f.ends {
+			if err == nil {
+				err = do(from, to)
 			}
-			p := buf[:min(hashBuffer, end-off)]
-			n, readErr := r.ReadAt(p, off)
-			_, _ = h.Write(p[:n])
+			from = to
+		}
+		f.done <- err
+	}()
+	return f
+}
+
+func (f follower) copied(end int64) { f.ends <- end }
+
+// end waits until everything is done. It is called once, after the last copied.
+func (f follower) end() error {
+	close(f.ends)
+	return <-f.done
+}
+
+// readBack reads ranges of r and hashes them, unless nobody asks for the hash.
+func readBack(ctx context.Context, h hash.Hash, r io.ReaderAt, skip bool) func(from, to int64) error {
+	if skip {
+		return func(int64, int64) error { return nil }
+	}
+	buf := make([]byte, digestBuffer)
+	return func(off, end int64) error {
+		for off < end {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			p := buf[:min(digestBuffer, end-off)]
+			n, err := r.ReadAt(p, off)
 			off += int64(n)
 			if n < len(p) {
-				err = fmt.Errorf("read back at byte %d: %w", off, readErr)
+				return fmt.Errorf("read back at byte %d: %w", off, err)
 			}
+			_, _ = h.Write(p)
 		}
+		return nil
 	}
-	return err
 }
 
 // streamCopy copies a snapshot from a reader, and cuts its trailer off.
@@ -175,48 +190,48 @@ type streamCopy struct {
 const maxEmptyReads = 100
 
 // run is a copyFunc.
-func (c *streamCopy) run(ctx context.Context, mt *meter) (int64, func() error, error) {
+func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	blocks := newBlockWriter(&writebackWriter{fs: c.fs, f: c.dst})
 	defer blocks.abandon()
 	for empty := 0; ; {
 		if err := ctx.Err(); err != nil {
-			return 0, nil, err
+			return copied{}, err
 		}
 		n, err := c.src.Read(blocks.room())
 		mt.add(int64(n))
 		if blocks.filled(n) {
 			if _, err := blocks.flush(); err != nil {
-				return 0, nil, err
+				return copied{}, err
 			}
 		}
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
 		if err != nil {
-			return 0, nil, truncated(fmt.Errorf("read snapshot: %w", err))
+			return copied{}, truncated(fmt.Errorf("read snapshot: %w", err))
 		}
 		if empty++; n > 0 {
 			empty = 0
 		} else if empty == maxEmptyReads {
-			return 0, nil, fmt.Errorf("read snapshot: %w", io.ErrNoProgress)
+			return copied{}, fmt.Errorf("read snapshot: %w", io.ErrNoProgress)
 		}
 	}
 	digest := blocks.digest()
 	if err := blocks.write(); err != nil {
-		return 0, nil, err
+		return copied{}, err
 	}
 	if digest.Present {
 		if err := c.dst.Truncate(digest.Size); err != nil {
-			return 0, nil, fmt.Errorf("cut trailer: %w", err)
+			return copied{}, fmt.Errorf("cut trailer: %w", err)
 		}
 	}
 	if !c.skipHash {
 		if err := digest.Check(); err != nil {
-			return 0, nil, explainShort(trailerError(err), c.dst, digest.Size)
+			return copied{}, explainShort(trailerError(err), c.dst, digest.Size)
 		}
 	}
 	mt.finish()
-	return digest.Size, func() error { return nil }, nil
+	return copied{size: digest.Size, finish: func() error { return nil }}, nil
 }
 
 // explainShort adds to err that the database ends before the size that its meta

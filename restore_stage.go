@@ -61,25 +61,30 @@ func (s *staging) create(path string, write func(durable.File) error) (err error
 // once more.
 func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) error {
 	return s.create(s.db(), func(f durable.File) error {
-		size, digest, err := copyTo(f)
+		c, err := copyTo(f)
 		if err != nil {
 			return err
 		}
-		s.size = size
-		db, usage, err := checkStructure(ctx, f, m.newMeter("restore", PhaseCheck, size), size)
-		if err := joinCauses(digest(), err); err != nil {
+		s.size = c.size
+		scan := boltfile.Options{}
+		if c.hashing {
+			scan.Workers = besideDigest()
+		}
+		db, usage, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
+		if err := joinCauses(c.finish(), err); err != nil {
 			return err
 		}
 		return asCorrupt(db.SeedFreelist(f, usage))
 	})
 }
 
-func checkStructure(ctx context.Context, f durable.File, mt *meter, size int64) (*boltfile.DB, *boltfile.Usage, error) {
+func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, scan boltfile.Options) (*boltfile.DB, *boltfile.Usage, error) {
 	db, err := boltfile.Open(f, size)
 	if err != nil {
 		return nil, nil, asCorrupt(err)
 	}
-	usage, _, err := db.Scan(ctx, boltfile.Options{Read: mt.add})
+	scan.Read = mt.add
+	usage, _, err := db.Scan(ctx, scan)
 	if err != nil {
 		return nil, nil, asCorrupt(err)
 	}

@@ -34,6 +34,8 @@ type Options struct {
 	Visit func(b Bucket, piece int) Visitor
 	// Read is told how many bytes were read, by several goroutines.
 	Read func(n int64)
+	// Workers is how many goroutines read, 0 for one on each processor.
+	Workers int
 }
 
 // MaxBuckets is how many buckets the top level of a database may hold. An etcd
@@ -47,14 +49,17 @@ const MaxBuckets = 1 << 16
 // Errors are *CorruptError, *ShortError when the file shrinks meanwhile, the
 // reader's, the visitors' and the context's. Where several pages are damaged,
 // the same one is reported each time. The buffers have 256 KiB for each
-// processor, up to 4 MiB when leaf pages are that large.
+// worker, up to 4 MiB when leaf pages are that large.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
-	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read}
+	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}
 	if s.visit == nil {
 		s.visit = func(Bucket, int) Visitor { return nil }
 	}
 	if s.read == nil {
 		s.read = func(int64) {}
+	}
+	if s.workers == 0 {
+		s.workers = runtime.GOMAXPROCS(0)
 	}
 	w := s.newWorker()
 
@@ -86,11 +91,12 @@ func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) 
 
 // scan is what the workers of one Scan share.
 type scan struct {
-	ctx   context.Context
-	db    *DB
-	usage *Usage
-	visit func(Bucket, int) Visitor
-	read  func(int64)
+	ctx     context.Context
+	db      *DB
+	usage   *Usage
+	visit   func(Bucket, int) Visitor
+	read    func(int64)
+	workers int
 
 	mu     sync.Mutex
 	nested []Pgid // roots of nested buckets still to be checked
@@ -150,11 +156,11 @@ func (s *scan) checkNested(w *worker) error {
 	return nil
 }
 
-// run works the pieces off on all processors, in order. Of several errors it
+// run works the pieces off with all workers, in order. Of several errors it
 // returns that of the first piece: no piece is begun after an error, and those
 // before it have been begun.
 func (s *scan) run(first *worker, pieces []piece) error {
-	workers := min(runtime.GOMAXPROCS(0), len(pieces))
+	workers := min(s.workers, len(pieces))
 	if workers <= 1 {
 		for i := range pieces {
 			if err := first.piece(&pieces[i]); err != nil {
