@@ -54,6 +54,7 @@ type options struct {
 	runs      int
 	valueSize int
 	json, svg string
+	add       string // a JSON file
 }
 
 func parseFlags(args []string, usage io.Writer) (options, error) {
@@ -69,6 +70,7 @@ func parseFlags(args []string, usage io.Writer) (options, error) {
 	fs.IntVar(&opts.valueSize, "value", 1000, "bytes in a value")
 	fs.StringVar(&opts.json, "json", "", "write every sample to this JSON file")
 	fs.StringVar(&opts.svg, "svg", "", "draw a chart into this SVG file")
+	fs.StringVar(&opts.add, "add", "", "show what is in this JSON file of an earlier run too, in the table, the chart and -json")
 	if err := fs.Parse(args); err != nil {
 		return opts, err
 	}
@@ -115,7 +117,12 @@ func benchmark(ctx context.Context, opts options, out, log io.Writer) error {
 	if err := os.MkdirAll(opts.dir, 0o700); err != nil {
 		return err
 	}
-	rep := report{Machine: describeMachine(opts.dir), Runs: opts.runs, ValueSize: opts.valueSize}
+	rep := report{Machine: describeMachine(opts.dir), ValueSize: opts.valueSize}
+	if opts.add != "" {
+		if err := rep.addJSON(opts.add); err != nil {
+			return fmt.Errorf("add an earlier run: %w", err)
+		}
+	}
 	var failed error
 	for _, size := range opts.sizes {
 		db, err := openDatabase(ctx, opts.dir, size, opts.valueSize, log)

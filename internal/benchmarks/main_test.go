@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -76,11 +77,34 @@ func TestBenchmark(t *testing.T) {
 
 	before, err := os.Stat(caches[0])
 	require.NoError(t, err)
-	opts.only, opts.runs, opts.json, opts.svg = operations[1:2], 1, "", ""
+	out.Reset()
+	opts.only, opts.runs, opts.json, opts.svg, opts.add = operations[1:2], 1, "", "", jsonFile
 	require.NoError(t, benchmark(t.Context(), opts, &out, &log))
+	require.Contains(t, out.String(), operations[0].Title, "of the earlier run")
+	require.Contains(t, out.String(), "1 to 2 runs of each")
 	after, err := os.Stat(caches[0])
 	require.NoError(t, err)
 	require.Equal(t, before.ModTime(), after.ModTime(), "the database was made again")
+}
+
+// What was measured elsewhere, or otherwise, is not shown beside this.
+func TestAddOfAnotherRun(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out.json")
+	rep := report{Machine: machine{Cores: 2, Time: time.Now()}, ValueSize: 100, Results: []result{{Operation: "status"}}}
+	require.NoError(t, rep.writeJSON(path))
+	same := report{Machine: machine{Cores: 2}, ValueSize: 100}
+	require.NoError(t, same.addJSON(path))
+	require.Equal(t, rep.Results, same.Results)
+	for name, other := range map[string]report{
+		"machine": {Machine: machine{Cores: 4}, ValueSize: 100},
+		"values":  {Machine: machine{Cores: 2}, ValueSize: 200},
+	} {
+		require.ErrorContains(t, other.addJSON(path), "measured on", name)
+		require.Empty(t, other.Results)
+	}
+	require.ErrorIs(t, (&report{}).addJSON(path+".none"), os.ErrNotExist)
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
+	require.Error(t, (&report{}).addJSON(path))
 }
 
 func TestDatabaseOfAnInterruptedRunIsMadeAnew(t *testing.T) {

@@ -7,14 +7,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
 // report is everything that was measured.
 type report struct {
 	Machine   machine  `json:"machine"`
-	Runs      int      `json:"runs"`
 	ValueSize int      `json:"valueSize"` // bytes
 	Results   []result `json:"results"`
 }
@@ -96,6 +98,26 @@ func (r *result) find(want role) *variantResult {
 			return &r.Variants[i]
 		}
 	}
+	return nil
+}
+
+// addJSON adds the results of an earlier run on the same machine.
+func (r *report) addJSON(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var earlier report
+	if err := json.Unmarshal(text, &earlier); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	now, then := r.Machine, earlier.Machine
+	now.Time, then.Time = time.Time{}, time.Time{}
+	if now != then || r.ValueSize != earlier.ValueSize {
+		return fmt.Errorf("%s: measured on %+v with values of %d bytes, this is %+v with %d bytes",
+			path, then, earlier.ValueSize, now, r.ValueSize)
+	}
+	r.Results = append(r.Results, earlier.Results...)
 	return nil
 }
 
@@ -215,7 +237,7 @@ func (r report) writeConditions(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d cores, %s of memory, %s, %s, %s, etcd %s; %s\n",
 		m.CPU, m.Cores, formatBytes(m.Memory), m.Kernel, m.FileSystem, m.Go, m.Etcd, m.Time.Format("2006-01-02 15:04 MST"))
-	fmt.Fprintf(b, "%d runs of each, in turn; values of %d bytes; \"× ours\" is the median of the ratios of neighbouring runs\n", r.Runs, r.ValueSize)
+	fmt.Fprintf(b, "%s runs of each, in turn; values of %d bytes; \"× ours\" is the median of the ratios of neighbouring runs\n", r.runs(), r.ValueSize)
 	var stolen []float64
 	leastWarm := 1.0
 	for _, res := range r.Results {
@@ -234,6 +256,23 @@ func (r report) writeConditions(b *strings.Builder) {
 	if leastWarm < warmShare {
 		fmt.Fprintf(b, "not all warm: a run began with %.1f%% of its input in the page cache\n", 100*leastWarm)
 	}
+}
+
+// runs says how many there were of each variant.
+func (r report) runs() string {
+	var counts []int
+	for _, res := range r.Results {
+		for _, v := range res.Variants {
+			counts = append(counts, len(v.Samples))
+		}
+	}
+	if len(counts) == 0 {
+		return "no"
+	}
+	if least, most := slices.Min(counts), slices.Max(counts); least != most {
+		return fmt.Sprintf("%d to %d", least, most)
+	}
+	return strconv.Itoa(counts[0])
 }
 
 // sizes are those of the results, in their order.

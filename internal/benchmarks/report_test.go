@@ -71,8 +71,8 @@ func TestTable(t *testing.T) {
 	require.NoError(t, a.judge())
 	require.NoError(t, b.judge())
 	rep := report{
-		Machine: machine{CPU: "CPU", Cores: 2, Memory: 8e9, Kernel: "Linux", FileSystem: "ext4", Go: "go1", Etcd: "v3"},
-		Runs:    2, ValueSize: 10, Results: []result{a, b},
+		Machine:   machine{CPU: "CPU", Cores: 2, Memory: 8e9, Kernel: "Linux", FileSystem: "ext4", Go: "go1", Etcd: "v3"},
+		ValueSize: 10, Results: []result{a, b},
 	}
 	var buf bytes.Buffer
 	require.NoError(t, rep.writeTable(&buf))
