@@ -23,6 +23,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 )
 
@@ -348,6 +350,52 @@ func TestRestoreCancelled(t *testing.T) {
 		require.Empty(t, snaptest.TreeList(t, dir))
 	}
 	require.Greater(t, cancelled, reports/2)
+}
+
+// cancelAtAwait cancels when the disk is waited for the second time.
+type cancelAtAwait struct {
+	cancel context.CancelFunc
+	awaits int
+}
+
+func (c *cancelAtAwait) Before(op durabletest.Op) error {
+	if op.Kind == "await" {
+		if c.awaits++; c.awaits == 2 {
+			c.cancel()
+		}
+	}
+	return nil
+}
+
+func (c *cancelAtAwait) After(durabletest.Op, error) {}
+
+// A slow disk is waited for a piece at a time, and between them the context can
+// end the call.
+func TestRestoreCancelledWhileTheDiskWrites(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for name, restore := range map[string]func(context.Context, *snapshot.V3Manager, snapshot.RestoreConfig) error{
+		"Restore": func(ctx context.Context, m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
+			return m.RestoreContext(ctx, cfg)
+		},
+		"RestoreFrom": func(ctx context.Context, m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
+			f, err := os.Open(cfg.SnapshotPath)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, f.Close()) }()
+			cfg.SnapshotPath = ""
+			return m.RestoreFrom(ctx, f, cfg)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			dir := t.TempDir()
+			ctx, cancel := context.WithCancel(t.Context())
+			hook := &cancelAtAwait{cancel: cancel}
+			m := snapshot.New(snapshot.WithFS(durabletest.Wrap(durable.OS, hook)))
+			require.ErrorIs(t, restore(ctx, m, config(path, filepath.Join(dir, "data"))), context.Canceled)
+			require.Equal(t, 2, hook.awaits)
+			require.Empty(t, snaptest.TreeList(t, dir))
+		})
+	}
 }
 
 // One manager, many restores at once: to different targets all succeed, to one

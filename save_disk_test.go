@@ -22,7 +22,8 @@ type failingFS struct {
 	durable.FS
 	fail       map[string]error
 	writebacks atomic.Int64 // bytes
-	drops      atomic.Int64 // bytes
+	awaited    atomic.Int64 // bytes
+	dropped    atomic.Int64 // bytes, -1 when what was dropped was not awaited
 }
 
 type failingFile struct {
@@ -52,11 +53,17 @@ func (f *failingFS) StartWriteback(file durable.File, off, n int64) error {
 	return f.fail["write back"]
 }
 
-func (f *failingFS) DropWritten(file durable.File, off, n int64) error {
-	if off != f.drops.Add(n)-n || off+n >= f.writebacks.Load() {
-		return errors.New("drop out of order")
+func (f *failingFS) AwaitWriteback(file durable.File, off, n int64) error {
+	if off != f.awaited.Add(n)-n || off+n >= f.writebacks.Load() {
+		return errors.New("waiting out of order")
 	}
-	return f.fail["drop"]
+	return f.fail["await"]
+}
+
+func (f *failingFS) DropCache(file durable.File, off, n int64) {
+	if off == f.dropped.Add(n)-n && off+n > f.awaited.Load() {
+		f.dropped.Store(-1)
+	}
 }
 
 func (f *failingFS) Rename(oldpath, newpath string) error {
@@ -82,12 +89,12 @@ func (f *failingFile) Sync() error { return errors.Join(f.fs.fail["sync"], f.Fil
 
 func TestSaveToFailingDisk(t *testing.T) {
 	db := snaptest.Opaque(17<<20 + 8192)
-	for _, op := range []string{"open", "write", "write back", "drop", "sync", "rename"} {
+	for _, op := range []string{"open", "write", "write back", "await", "sync", "rename"} {
 		t.Run(op, func(t *testing.T) {
 			snaptest.NoLeaks(t)
 			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
 			disk := &failingFS{FS: durable.OS, fail: map[string]error{op: syscall.EIO}}
-			m := snapshot.New(snapshot.WithSaveFS(disk))
+			m := snapshot.New(snapshot.WithFS(disk))
 			_, err := saveToPath(t.Context(), t, m, s.ClientConfig())
 			require.ErrorIs(t, err, syscall.EIO)
 			requireNoOther(t, err, syscall.EIO)
@@ -98,7 +105,7 @@ func TestSaveToFailingDisk(t *testing.T) {
 func TestSaveSaysWhatItCouldNotCleanUp(t *testing.T) {
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendDB(snaptest.Opaque(4096)) })
 	disk := &failingFS{FS: durable.OS, fail: map[string]error{"remove": syscall.EIO}}
-	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithSaveFS(disk)), s.ClientConfig())
+	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithFS(disk)), s.ClientConfig())
 	require.ErrorIs(t, err, snapshot.ErrNoTrailer)
 	require.ErrorIs(t, err, syscall.EIO)
 }
@@ -108,10 +115,10 @@ func TestSaveSaysWhatItCouldNotCleanUp(t *testing.T) {
 func TestSaveStartsWritebackEarly(t *testing.T) {
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(26 << 20)) })
 	disk := &failingFS{FS: durable.OS}
-	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithSaveFS(disk)), s.ClientConfig())
+	_, err := saveToPath(t.Context(), t, snapshot.New(snapshot.WithFS(disk)), s.ClientConfig())
 	require.NoError(t, err)
 	require.EqualValues(t, 24<<20, disk.writebacks.Load())
-	require.EqualValues(t, 16<<20, disk.drops.Load())
+	require.EqualValues(t, 16<<20, disk.dropped.Load())
 }
 
 func TestSaveFollowsLink(t *testing.T) {

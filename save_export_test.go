@@ -3,14 +3,7 @@ package snapshot
 import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/mem"
-
-	"etcd.example/snapshot/internal/durable"
 )
-
-// WithSaveFS makes Save write to fs.
-func WithSaveFS(fs durable.FS) Option {
-	return func(m *V3Manager) { m.fs = fs }
-}
 
 // SaveChunk is what one message of the stream says.
 type SaveChunk struct {

@@ -36,9 +36,10 @@ func (w *writebackWriter) writeback() error {
 		return fmt.Errorf("start write-back: %w", err)
 	}
 	if w.drop && w.started > 0 {
-		if err := w.fs.DropWritten(w.f, w.dropped, w.started-w.dropped); err != nil {
+		if err := w.fs.AwaitWriteback(w.f, w.dropped, w.started-w.dropped); err != nil {
 			return fmt.Errorf("wait for write-back: %w", err)
 		}
+		w.fs.DropCache(w.f, w.dropped, w.started-w.dropped)
 		w.dropped = w.started
 	}
 	w.started = w.written

@@ -69,10 +69,13 @@ type FS interface {
 	// disk, and does not wait. It promises nothing: only Sync does.
 	StartWriteback(f File, off, n int64) error
 
-	// DropWritten waits until a range of bytes that is being written back is on
-	// the disk, and takes it out of the page cache. It does nothing where the
-	// system has no such call. It promises nothing: only Sync does.
-	DropWritten(f File, off, n int64) error
+	// AwaitWriteback waits until the kernel has written a range of bytes, where
+	// it can be asked. It promises nothing either.
+	AwaitWriteback(f File, off, n int64) error
+
+	// DropCache takes a range of bytes that is written out of the page cache,
+	// where the kernel takes the advice.
+	DropCache(f File, off, n int64)
 
 	// TryLock takes the exclusive lock of an open file, held until it is
 	// closed. It is ErrInUse at once if anybody else has it, also within this
@@ -167,11 +170,17 @@ func (osFS) StartWriteback(f File, off, n int64) error {
 	return nil
 }
 
-func (osFS) DropWritten(f File, off, n int64) error {
+func (osFS) AwaitWriteback(f File, off, n int64) error {
 	if of, ok := f.(*os.File); ok {
-		return dropWritten(of, off, n)
+		return awaitWriteback(of, off, n)
 	}
 	return nil
+}
+
+func (osFS) DropCache(f File, off, n int64) {
+	if of, ok := f.(*os.File); ok {
+		dropCache(of, off, n)
+	}
 }
 
 func (osFS) TryLock(f File) error {

@@ -72,14 +72,14 @@ func startWriteback(f *os.File, off, n int64) error {
 	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
-func dropWritten(f *os.File, off, n int64) error {
-	const wait = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	if err := syncRange(f, off, n, wait); err != nil {
-		return err
-	}
+func awaitWriteback(f *os.File, off, n int64) error {
+	return syncRange(f, off, n,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+func dropCache(f *os.File, off, n int64) {
 	// An advice: that it is not taken is no error.
 	_ = withFd(f, func(fd uintptr) error { return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED) })
-	return nil
 }
 
 func syncRange(f *os.File, off, n int64, flags int) error {

@@ -19,7 +19,7 @@ func TestSyncDirWithoutSync(t *testing.T) {
 }
 
 // What was dropped is on the disk and has to be read from there.
-func TestDropWritten(t *testing.T) {
+func TestDropCache(t *testing.T) {
 	t.Setenv("TMPDIR", diskDir)
 	name := filepath.Join(t.TempDir(), "f")
 	const half = 512 << 10
@@ -33,7 +33,8 @@ func TestDropWritten(t *testing.T) {
 	}
 	require.True(t, in(0))
 	require.NoError(t, durable.OS.StartWriteback(f, 0, 2*half))
-	require.NoError(t, durable.OS.DropWritten(f, 0, half))
+	require.NoError(t, durable.OS.AwaitWriteback(f, 0, 2*half))
+	durable.OS.DropCache(f, 0, half)
 	var st unix.Statfs_t
 	require.NoError(t, unix.Statfs(name, &st))
 	if st.Type == unix.TMPFS_MAGIC {
@@ -46,10 +47,10 @@ func TestDropWritten(t *testing.T) {
 	require.Equal(t, strings.Repeat("x", 2*half), string(got))
 }
 
-func TestDropWrittenOfClosedFile(t *testing.T) {
+func TestAwaitWritebackOfClosedFile(t *testing.T) {
 	f := create(t, filepath.Join(t.TempDir(), "f"), "x")
 	require.NoError(t, f.Close())
-	require.ErrorContains(t, durable.OS.DropWritten(f, 0, 1), "closed")
+	require.ErrorContains(t, durable.OS.AwaitWriteback(f, 0, 1), "closed")
 }
 
 func TestRetryEINTR(t *testing.T) {

@@ -15,4 +15,6 @@ func allocate(*os.File, int64) error { return errors.ErrUnsupported }
 
 func startWriteback(*os.File, int64, int64) error { return nil }
 
-func dropWritten(*os.File, int64, int64) error { return nil }
+func awaitWriteback(*os.File, int64, int64) error { return nil }
+
+func dropCache(*os.File, int64, int64) {}

@@ -16,7 +16,7 @@ import (
 type Op struct {
 	// Kind is one of: create, open, mkdir, link, rename, publish
 	// (RenameNoReplace), remove, readdir, lstat, readlink, evalsymlinks,
-	// syncdir, freespace, copy, allocate, writeback, drop, lock, unlock; and on an
+	// syncdir, freespace, copy, allocate, writeback, await, lock, unlock; and on an
 	// open file: read, write, seek, stat, sync, truncate, close.
 	Kind string
 	Path string // of the file, or the one that is renamed, linked or copied from
@@ -203,9 +203,11 @@ func (f *FS) StartWriteback(file durable.File, off, n int64) error {
 	return f.do(Op{Kind: "writeback", Path: file.Name(), Size: n}, func() error { return f.inner.StartWriteback(unwrap(file), off, n) })
 }
 
-func (f *FS) DropWritten(file durable.File, off, n int64) error {
-	return f.do(Op{Kind: "drop", Path: file.Name(), Size: n}, func() error { return f.inner.DropWritten(unwrap(file), off, n) })
+func (f *FS) AwaitWriteback(file durable.File, off, n int64) error {
+	return f.do(Op{Kind: "await", Path: file.Name(), Size: n}, func() error { return f.inner.AwaitWriteback(unwrap(file), off, n) })
 }
+
+func (f *FS) DropCache(file durable.File, off, n int64) { f.inner.DropCache(unwrap(file), off, n) }
 
 func (f *FS) TryLock(file durable.File) error {
 	return f.do(Op{Kind: "lock", Path: file.Name()}, func() error { return f.inner.TryLock(unwrap(file)) })

@@ -48,7 +48,7 @@ func work(fsys durable.FS, root string) (err error) {
 		func() error { return whole(f.Write([]byte("0123"))) },
 		func() error { return whole(f.WriteAt([]byte("4567"), 4)) },
 		func() error { return fsys.StartWriteback(f, 0, 8) },
-		func() error { return fsys.DropWritten(f, 0, 8) },
+		func() error { return fsys.AwaitWriteback(f, 0, 8) },
 		func() error { _, err := f.Seek(0, io.SeekStart); return err },
 		func() error { _, err := f.Read(make([]byte, 1)); return err },
 		func() error { _, err := f.ReadAt(make([]byte, 1), 1); return err },
@@ -103,7 +103,7 @@ lock f
 allocate f 2
 write f 8
 writeback f 8
-drop f 8
+await f 8
 copy f -> f 4
 truncate f 8
 sync f

@@ -18,7 +18,7 @@ type Recorder struct {
 var recorded = map[string]bool{
 	"create": true, "mkdir": true, "link": true, "rename": true, "publish": true,
 	"remove": true, "syncdir": true, "copy": true, "allocate": true,
-	"writeback": true, "drop": true, "lock": true, "write": true, "sync": true, "truncate": true,
+	"writeback": true, "await": true, "lock": true, "write": true, "sync": true, "truncate": true,
 }
 
 func (r *Recorder) Before(Op) error { return nil }
