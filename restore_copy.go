@@ -51,13 +51,13 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		}
 		return nil
 	})
-	h := sha256.New()
-	hash := c.follow(readBack(ctx, h, c.dst, c.skipHash))
+	sum := sha256.New()
+	digest := c.follow(readBack(ctx, sum, c.dst, c.skipHash))
 	err := c.copyPieces(ctx, size, mt, func(end int64) {
-		writeback.copied(end)
-		hash.copied(end)
+		writeback.upTo(end)
+		digest.upTo(end)
 	})
-	finish := func() error { return joinCauses(hash.end(), writeback.end()) }
+	finish := func() error { return joinCauses(digest.end(), writeback.end()) }
 	if err != nil {
 		return copied{}, joinCauses(err, finish())
 	}
@@ -66,7 +66,7 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		if err := finish(); err != nil || c.skipHash {
 			return err
 		}
-		return c.compare([trailer.Size]byte(h.Sum(nil)), size)
+		return c.compare([trailer.Size]byte(sum.Sum(nil)), size)
 	}}, nil
 }
 
@@ -82,7 +82,7 @@ func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
 }
 
 // copyPieces copies size bytes and tells how far it has come.
-func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, copied func(end int64)) error {
+func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, done func(end int64)) error {
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -93,7 +93,7 @@ func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, copied
 		}
 		off += n
 		mt.add(n)
-		copied(off)
+		done(off)
 	}
 	return nil
 }
@@ -101,12 +101,12 @@ func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, copied
 // copyPiece copies up to n bytes at off, by the kernel if it can.
 func (c *fileCopy) copyPiece(off, n int64) (int64, error) {
 	if c.plain == nil {
-		copied, err := c.fs.CopyRange(c.dst, off, c.src, off, n)
+		done, err := c.fs.CopyRange(c.dst, off, c.src, off, n)
 		switch {
 		case err != nil && !errors.Is(err, errors.ErrUnsupported):
 			return 0, err
-		case err == nil && copied > 0:
-			return copied, nil
+		case err == nil && done > 0:
+			return done, nil
 		}
 		c.plain = make([]byte, copyBuffer)
 	}
@@ -130,7 +130,7 @@ type follower struct {
 // follow starts a follower, whose end must be called. It does one range after
 // the other, up to its first error.
 func (c *fileCopy) follow(do func(from, to int64) error) follower {
-	// Room for every piece, so that copying never waits.
+	// Room for every piece, so that copying need not wait.
 	f := follower{ends: make(chan int64, c.size/copyBuffer+1), done: make(chan error, 1)}
 	go func() {
 		var err error
@@ -146,9 +146,10 @@ func (c *fileCopy) follow(do func(from, to int64) error) follower {
 	return f
 }
 
-func (f follower) copied(end int64) { f.ends <- end }
+// upTo says how far copying has come.
+func (f follower) upTo(end int64) { f.ends <- end }
 
-// end waits until everything is done. It is called once, after the last copied.
+// end waits until everything is done. It is called once, after the last upTo.
 func (f follower) end() error {
 	close(f.ends)
 	return <-f.done
