@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,11 +19,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"etcd.example/snapshot"
-	"etcd.example/snapshot/internal/durable"
-	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 )
 
@@ -291,113 +287,6 @@ func requireSameDirectory(tb testing.TB, path, dir string) {
 	}
 }
 
-func TestRestoreProgress(t *testing.T) {
-	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	for _, reader := range []bool{false, true} {
-		var r recorder
-		m := snapshot.New(snapshot.WithProgress(r.report))
-		cfg := config(path, filepath.Join(t.TempDir(), "data"))
-		if reader {
-			f, err := os.Open(path)
-			require.NoError(t, err)
-			cfg.SnapshotPath = ""
-			require.NoError(t, m.RestoreFrom(context.Background(), f, cfg))
-			require.NoError(t, f.Close())
-			require.Equal(t, snapshot.Progress{Op: "restore", Phase: snapshot.PhaseCopy}, r.all[0], "the total is not known")
-		} else {
-			require.NoError(t, m.Restore(cfg))
-			r.requireProgress(t, "restore", snapshot.PhaseCopy, info.Size())
-		}
-		r.requireProgress(t, "restore", snapshot.PhaseCheck, info.Size()-32)
-		r.requireProgress(t, "restore", snapshot.PhasePublish, 1)
-		var phases []snapshot.Phase
-		for _, p := range r.all {
-			if len(phases) == 0 || phases[len(phases)-1] != p.Phase {
-				phases = append(phases, p.Phase)
-			}
-		}
-		require.Equal(t, []snapshot.Phase{snapshot.PhaseCopy, snapshot.PhaseCheck, snapshot.PhasePublish}, phases)
-	}
-}
-
-// Whenever the context ends, the call ends with its error and leaves nothing,
-// or has done everything.
-func TestRestoreCancelled(t *testing.T) {
-	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	var reports int
-	require.NoError(t, snapshot.New(snapshot.WithProgress(func(snapshot.Progress) { reports++ })).Restore(config(path, filepath.Join(t.TempDir(), "data"))))
-	require.Greater(t, reports, 10)
-	cancelled := 0
-	for at := 1; at <= reports; at++ {
-		snaptest.NoLeaks(t)
-		dir := t.TempDir()
-		ctx, cancel := context.WithCancel(context.Background())
-		n := 0
-		err := snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
-			if n++; n == at {
-				cancel()
-			}
-		})).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
-		cancel()
-		if err == nil {
-			require.FileExists(t, filepath.Join(dir, "data", "member", "snap", "db"))
-			continue
-		}
-		cancelled++
-		require.ErrorIs(t, err, context.Canceled)
-		require.Empty(t, snaptest.TreeList(t, dir))
-	}
-	require.Greater(t, cancelled, reports/2)
-}
-
-// cancelAtAwait cancels when the disk is waited for the second time.
-type cancelAtAwait struct {
-	cancel context.CancelFunc
-	awaits int
-}
-
-func (c *cancelAtAwait) Before(op durabletest.Op) error {
-	if op.Kind == "await" {
-		if c.awaits++; c.awaits == 2 {
-			c.cancel()
-		}
-	}
-	return nil
-}
-
-func (c *cancelAtAwait) After(durabletest.Op, error) {}
-
-// A slow disk is waited for a piece at a time, and between them the context can
-// end the call.
-func TestRestoreCancelledWhileTheDiskWrites(t *testing.T) {
-	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	for name, restore := range map[string]func(context.Context, *snapshot.V3Manager, snapshot.RestoreConfig) error{
-		"Restore": func(ctx context.Context, m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
-			return m.RestoreContext(ctx, cfg)
-		},
-		"RestoreFrom": func(ctx context.Context, m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
-			f, err := os.Open(cfg.SnapshotPath)
-			require.NoError(t, err)
-			defer func() { require.NoError(t, f.Close()) }()
-			cfg.SnapshotPath = ""
-			return m.RestoreFrom(ctx, f, cfg)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			snaptest.NoLeaks(t)
-			dir := t.TempDir()
-			ctx, cancel := context.WithCancel(t.Context())
-			hook := &cancelAtAwait{cancel: cancel}
-			m := snapshot.New(snapshot.WithFS(durabletest.Wrap(durable.OS, hook)))
-			require.ErrorIs(t, restore(ctx, m, config(path, filepath.Join(dir, "data"))), context.Canceled)
-			require.Equal(t, 2, hook.awaits)
-			require.Empty(t, snaptest.TreeList(t, dir))
-		})
-	}
-}
-
 // One manager, many restores at once: to different targets all succeed, to one
 // target exactly one does.
 func TestRestoreConcurrently(t *testing.T) {
@@ -496,134 +385,3 @@ func TestRestoreNeedsSpace(t *testing.T) {
 
 // lease is the number of seconds of the lease in fillEtcd.
 const lease = 3600
-
-// fillEtcd writes what a restored etcd must still serve.
-func fillEtcd(tb testing.TB, cli *clientv3.Client) (leaseID clientv3.LeaseID) {
-	tb.Helper()
-	ctx := tb.Context()
-	granted, err := cli.Grant(ctx, lease)
-	require.NoError(tb, err)
-	for i := range 50 {
-		_, err := cli.Put(ctx, fmt.Sprint("key", i%20), fmt.Sprint("value", i), clientv3.WithLease(granted.ID))
-		require.NoError(tb, err)
-	}
-	_, err = cli.Delete(ctx, "key7")
-	require.NoError(tb, err)
-	_, err = cli.Put(ctx, "large", strings.Repeat("x", 100_000))
-	require.NoError(tb, err)
-	_, err = cli.RoleAdd(ctx, "reader")
-	require.NoError(tb, err)
-	_, err = cli.RoleGrantPermission(ctx, "reader", "key", "kez", clientv3.PermissionType(clientv3.PermRead))
-	require.NoError(tb, err)
-	_, err = cli.UserAdd(ctx, "alice", "secret")
-	require.NoError(tb, err)
-	_, err = cli.UserGrantRole(ctx, "alice", "reader")
-	require.NoError(tb, err)
-	return granted.ID
-}
-
-// requireSame compares what two etcds serve.
-func requireSame(tb testing.TB, want *clientv3.GetResponse, leaseID clientv3.LeaseID, cli *clientv3.Client) {
-	tb.Helper()
-	ctx := tb.Context()
-	got, err := cli.Get(ctx, "", clientv3.WithPrefix())
-	require.NoError(tb, err)
-	require.Equal(tb, len(want.Kvs), len(got.Kvs))
-	for i := range want.Kvs {
-		require.Equal(tb, want.Kvs[i].String(), got.Kvs[i].String())
-	}
-	require.Equal(tb, want.Header.Revision, got.Header.Revision)
-	ttl, err := cli.TimeToLive(ctx, leaseID, clientv3.WithAttachedKeys())
-	require.NoError(tb, err)
-	require.Equal(tb, int64(lease), ttl.GrantedTTL)
-	require.Greater(tb, ttl.TTL, int64(0))
-	require.Len(tb, ttl.Keys, 19)
-	role, err := cli.RoleGet(ctx, "reader")
-	require.NoError(tb, err)
-	require.Len(tb, role.Perm, 1)
-	user, err := cli.UserGet(ctx, "alice")
-	require.NoError(tb, err)
-	require.Equal(tb, []string{"reader"}, user.Roles)
-}
-
-// The whole mission: a live member, a snapshot, a directory that a real etcd
-// boots from, alone and as a cluster of three.
-func TestSaveStatusRestoreBoot(t *testing.T) {
-	origin := snaptest.Start(t)
-	leaseID := fillEtcd(t, origin.Client())
-	want, err := origin.Client().Get(t.Context(), "", clientv3.WithPrefix())
-	require.NoError(t, err)
-
-	m := snapshot.New()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "snap.db")
-	require.NoError(t, m.Save(t.Context(), origin.ClientConfig(), path))
-	st, err := m.Verify(t.Context(), path)
-	require.NoError(t, err)
-	require.Equal(t, want.Header.Revision, st.Revision)
-	require.Equal(t, len(want.Kvs), st.TotalKey)
-	origin.Stop()
-
-	t.Run("one", func(t *testing.T) {
-		urls := snaptest.FreePeerURLs(t, 1)
-		cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: "one", OutputDataDir: filepath.Join(dir, "one"),
-			OutputWALDir: filepath.Join(dir, "one-wal"), PeerURLs: urls, InitialCluster: "one=" + urls[0], InitialMmapSize: 64 << 20}
-		require.NoError(t, m.Restore(cfg))
-		restored := snaptest.Start(t, snaptest.From(cfg.OutputDataDir, cfg.OutputWALDir), snaptest.With(func(c *snaptest.Config) {
-			c.Name, c.PeerURL, c.InitialCluster = cfg.Name, urls[0], cfg.InitialCluster
-		}))
-		requireSame(t, want, leaseID, restored.Client())
-		_, err := restored.Client().Put(t.Context(), "life", "goes on")
-		require.NoError(t, err)
-	})
-	t.Run("three", func(t *testing.T) {
-		urls := snaptest.FreePeerURLs(t, 3)
-		var initial []string
-		for i, u := range urls {
-			initial = append(initial, fmt.Sprintf("m%d=%s", i, u))
-		}
-		var members []snaptest.Member
-		for i, u := range urls {
-			cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: fmt.Sprint("m", i), OutputDataDir: filepath.Join(dir, fmt.Sprint("m", i)),
-				PeerURLs: []string{u}, InitialCluster: strings.Join(initial, ","), InitialClusterToken: "restored"}
-			require.NoError(t, m.Restore(cfg))
-			members = append(members, snaptest.Member{Name: cfg.Name, PeerURL: u, DataDir: cfg.OutputDataDir})
-		}
-		cluster := snaptest.StartCluster(t, members, snaptest.With(func(c *snaptest.Config) { c.Token = "restored" }))
-		for _, e := range cluster {
-			requireSame(t, want, leaseID, e.Client())
-		}
-		list, err := cluster[0].Client().MemberList(t.Context())
-		require.NoError(t, err)
-		require.Len(t, list.Members, 3)
-		_, err = cluster[1].Client().Put(t.Context(), "life", "goes on")
-		require.NoError(t, err)
-	})
-	t.Run("bumped", func(t *testing.T) {
-		urls := snaptest.FreePeerURLs(t, 1)
-		cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: "b", OutputDataDir: filepath.Join(dir, "b"),
-			PeerURLs: urls, InitialCluster: "b=" + urls[0], RevisionBump: 1000, MarkCompacted: true}
-		require.NoError(t, m.Restore(cfg))
-		restored := snaptest.Start(t, snaptest.From(cfg.OutputDataDir, ""), snaptest.With(func(c *snaptest.Config) {
-			c.Name, c.PeerURL, c.InitialCluster = cfg.Name, urls[0], cfg.InitialCluster
-		}))
-		put, err := restored.Client().Put(t.Context(), "new", "1")
-		require.NoError(t, err)
-		require.Greater(t, put.Header.Revision, want.Header.Revision+1000)
-		watch := <-restored.Client().Watch(t.Context(), "key", clientv3.WithPrefix(), clientv3.WithRev(want.Header.Revision))
-		require.NotZero(t, watch.CompactRevision, "a watcher from before is told to start anew")
-	})
-}
-
-// A member given by several URLs, and in another order than in InitialCluster.
-func TestRestoreSeveralURLs(t *testing.T) {
-	dir := t.TempDir()
-	cfg := config(write(t), filepath.Join(dir, "data"))
-	cfg.InitialCluster = "m0=http://127.0.0.1:1,m0=http://127.0.0.1:2"
-	cfg.PeerURLs = []string{"http://127.0.0.1:2", "http://127.0.0.1:1"}
-	for _, u := range cfg.PeerURLs {
-		_, err := url.Parse(u)
-		require.NoError(t, err)
-	}
-	require.NoError(t, snapshot.New().Restore(cfg))
-}
