@@ -1,5 +1,4 @@
-// Command backup keeps compressed backups of an etcd in a directory, on
-// nothing but package snapshot and the standard library:
+// Command backup keeps compressed backups of an etcd in a directory:
 //
 //	backup save -endpoint http://127.0.0.1:2379 -dir /backups -keep 7
 //	backup restore -dir /backups -name m1 -data-dir /var/lib/etcd \
@@ -42,34 +41,148 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("want a command: save or restore, each with -h for its flags")
 	}
-	b := backups{say: log.New(out, "\r", 0).Printf} // over the progress
-	b.manager = snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
-		_, _ = fmt.Fprintf(out, "\r%-8s %6d of %d MB ", p.Phase, p.Done/1e6, max(p.Done, p.Total)/1e6)
-	}))
 	flags := flag.NewFlagSet("backup "+args[0], flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.StringVar(&b.dir, "dir", ".", "directory of the backups")
-	var command func() error
-	switch args[0] {
-	case "save":
-		endpoint := flags.String("endpoint", "http://127.0.0.1:2379", "URL of the member to save")
-		keep := flags.Int("keep", 7, "number of backups to keep")
-		command = func() error { return b.save(ctx, *endpoint, *keep) }
-	case "restore":
-		var cfg snapshot.RestoreConfig
-		flags.StringVar(&cfg.Name, "name", "default", "name of the member to restore")
-		flags.StringVar(&cfg.OutputDataDir, "data-dir", "", "data directory to make, [name].etcd if empty")
-		flags.StringVar(&cfg.InitialCluster, "initial-cluster", "default=http://localhost:2380", "all members and their peer URLs")
-		flags.StringVar(&cfg.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "token of the new cluster")
-		command = func() error { return b.restore(ctx, cfg) }
-	default:
-		return fmt.Errorf("command: got %q, want save or restore", args[0])
-	}
+	dir := flags.String("dir", ".", "directory of the backups")
+	endpoint := flags.String("endpoint", "http://127.0.0.1:2379", "save: URL of the member")
+	keep := flags.Int("keep", 7, "save: number of backups to keep")
+	var cfg snapshot.RestoreConfig
+	flags.StringVar(&cfg.Name, "name", "default", "restore: name of the member")
+	flags.StringVar(&cfg.OutputDataDir, "data-dir", "", "restore: data directory to make, [name].etcd if empty")
+	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "default=http://localhost:2380", "restore: all members and their peer URLs")
+	flags.StringVar(&cfg.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "restore: token of the new cluster")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
+	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
+		// The total of a backup that is being unpacked is not known.
+		_, _ = fmt.Fprintf(out, "\r%-8s %6d of %d MB ", p.Phase, p.Done/1e6, max(p.Done, p.Total)/1e6)
+	}))
+	say := log.New(out, "\r", 0).Printf // over the progress, which is shorter
+	switch {
+	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *keep < 1:
+		return fmt.Errorf("keep: got %d, want 1 or more", *keep)
+	case args[0] == "save":
+		return save(ctx, m, *endpoint, *dir, *keep, say)
+	case args[0] == "restore":
+		return restore(ctx, m, *dir, cfg, say)
 	}
-	return command()
+	return fmt.Errorf("command: got %q, want save or restore", args[0])
+}
+
+// save works in a hidden directory, which is all that a kill can leave. A backup
+// is moved out of it when what is on disk has been read again and verified, and
+// only then are old ones removed.
+func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep int, say func(string, ...any)) (err error) {
+	now := time.Now().UTC().Format("20060102T150405.000000Z")
+	partial := filepath.Join(dir, ".partial-"+now)
+	if err := os.MkdirAll(partial, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(partial)) }()
+
+	packed, err := os.OpenFile(filepath.Join(partial, "db.gz"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	zip := gzip.NewWriter(packed)
+	saved, err := m.SaveTo(ctx, clientv3.Config{Endpoints: []string{endpoint}}, zip)
+	if err == nil {
+		err = errors.Join(zip.Close(), packed.Sync()) // which SaveTo does not
+	}
+	if err = errors.Join(err, packed.Close()); err != nil {
+		return err
+	}
+
+	unpacked, err := os.Create(filepath.Join(partial, "db"))
+	if err != nil {
+		return err
+	}
+	err = unzip(packed.Name(), func(r io.Reader) error {
+		_, err := io.Copy(unpacked, r)
+		return err
+	})
+	if err = errors.Join(err, unpacked.Close()); err != nil {
+		return fmt.Errorf("unpack what was written: %w", err)
+	}
+	status, err := m.Verify(ctx, unpacked.Name())
+	if err != nil {
+		return err
+	}
+
+	name := fmt.Sprintf("%s-rev%d.db.gz", now, status.Revision)
+	if err := os.Rename(packed.Name(), filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	// The name has to survive a power cut as well. Windows has no call for that.
+	if err := errors.Join(d.Sync(), d.Close()); err != nil && runtime.GOOS != "windows" {
+		return err
+	}
+	say("saved %s: %d bytes, SHA-256 %x", name, saved.Size, saved.SHA256)
+
+	names, err := list(dir)
+	for ; len(names) > keep; names = names[1:] {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, names[0])))
+	}
+	return err
+}
+
+// restore takes the newest backup that is sound. One that is not leaves
+// nothing at the target, so the next can simply be tried.
+func restore(ctx context.Context, m *snapshot.V3Manager, dir string, cfg snapshot.RestoreConfig, say func(string, ...any)) error {
+	for _, member := range strings.Split(cfg.InitialCluster, ",") {
+		if name, url, _ := strings.Cut(member, "="); name == cfg.Name {
+			cfg.PeerURLs = append(cfg.PeerURLs, url)
+		}
+	}
+	names, err := list(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Backward(names) {
+		err := unzip(filepath.Join(dir, name), func(r io.Reader) error { return m.RestoreFrom(ctx, r, cfg) })
+		if err == nil {
+			say("restored %s", name)
+			return nil
+		}
+		if !damaged(err) {
+			return err
+		}
+		say("skipped %s: %v", name, err)
+	}
+	return fmt.Errorf("no sound backup in %s", dir)
+}
+
+// list returns the backups in dir, the oldest first.
+func list(dir string) ([]string, error) {
+	names, err := fs.Glob(os.DirFS(dir), "[0-9]*-rev*.db.gz")
+	slices.Sort(names) // they begin with the time
+	return names, err
+}
+
+func unzip(path string, use func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	zip, err := gzip.NewReader(f)
+	if err == nil {
+		err = use(zip)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// damaged tells a backup that is at fault from a target or a configuration
+// that would be at fault with every other backup too.
+func damaged(err error) bool {
+	return errors.As(err, new(flate.CorruptInputError)) || slices.ContainsFunc([]error{
+		snapshot.ErrTruncated, snapshot.ErrNoTrailer, snapshot.ErrChecksum, snapshot.ErrCorrupt,
+		gzip.ErrHeader, gzip.ErrChecksum, io.ErrUnexpectedEOF, io.EOF,
+	}, func(fault error) bool { return errors.Is(err, fault) })
 }

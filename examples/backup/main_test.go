@@ -47,6 +47,9 @@ func savedThrice(t *testing.T) (dir string, names []string) {
 	require.Len(t, names, 2, "the newest two, and no partial file")
 	require.Contains(t, names[0], "-rev3.")
 	require.Contains(t, names[1], "-rev4.")
+	info, err := os.Stat(filepath.Join(dir, names[1]))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "passwords are in it")
 	return dir, names
 }
 
@@ -159,6 +162,39 @@ func TestRestoreStops(t *testing.T) {
 	require.Empty(t, snaptest.TreeList(t, target))
 }
 
+// interrupter stands for ctrl-C in one phase of the work.
+type interrupter struct {
+	phase  string
+	cancel context.CancelFunc
+}
+
+func (i interrupter) Write(line []byte) (int, error) {
+	if bytes.HasPrefix(line, []byte("\r"+i.phase)) {
+		i.cancel()
+	}
+	return len(line), nil
+}
+
+func TestInterrupted(t *testing.T) {
+	dir, names := savedThrice(t)
+	etcd := snaptest.Start(t)
+	target := t.TempDir()
+	for phase, args := range map[string][]string{
+		"download": {"save", "-endpoint", etcd.Endpoint(), "-dir", dir, "-keep", "1"},
+		"read":     {"save", "-endpoint", etcd.Endpoint(), "-dir", dir, "-keep", "1"},
+		"copy":     restoreArgs(dir, filepath.Join(target, "etcd")),
+		"check":    restoreArgs(dir, filepath.Join(target, "etcd")),
+	} {
+		t.Run(phase, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			require.ErrorIs(t, run(ctx, args, interrupter{phase, cancel}), context.Canceled)
+			require.Equal(t, names, snaptest.TreeList(t, dir), "the old ones, and no partial file")
+			require.Empty(t, snaptest.TreeList(t, target))
+		})
+	}
+}
+
 func TestSaveFails(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -167,13 +203,15 @@ func TestSaveFails(t *testing.T) {
 	require.ErrorIs(t, run(ctx, args, &bytes.Buffer{}), context.DeadlineExceeded)
 	require.Empty(t, snaptest.TreeList(t, dir), "no partial file")
 
-	// An old backup that cannot be removed is told; the new one stays.
-	stuck := filepath.Join(dir, "0-rev1"+suffix)
+	// An old backup that cannot be removed is told; the new one stays, and so
+	// does what is none.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "0-other.db.gz"), nil, 0o600))
+	stuck := filepath.Join(dir, "0-rev1.db.gz")
 	require.NoError(t, os.MkdirAll(filepath.Join(stuck, "full"), 0o700))
 	out, err := backup("save", "-endpoint", snaptest.Start(t).Endpoint(), "-dir", dir, "-keep", "1")
-	require.ErrorContains(t, err, "remove old backups: remove "+stuck)
+	require.ErrorContains(t, err, "remove "+stuck)
 	require.Contains(t, out, "saved ")
-	require.Len(t, snaptest.TreeList(t, dir), 3)
+	require.Len(t, snaptest.TreeList(t, dir), 4)
 
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
@@ -186,7 +224,7 @@ func TestArguments(t *testing.T) {
 		"want a command":                  nil,
 		`command: got "purge"`:            {"purge"},
 		"keep: got 0, want 1 or more":     {"save", "-keep", "0"},
-		"flag provided but not defined":   {"restore", "-keep", "1"},
+		"flag provided but not defined":   {"restore", "-kept", "1"},
 		`unexpected argument "now"`:       {"save", "now"},
 		`unexpected argument "something"`: {"restore", "something"},
 		"no sound backup in /nonexistent": {"restore", "-dir", "/nonexistent"},
