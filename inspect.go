@@ -170,7 +170,10 @@ func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
 
 func (v *pieceVisitor) Large(key []byte, value *io.SectionReader) error {
 	v.add(key)
-	buf := make([]byte, 256<<10)
+	if value == nil { // of a nested bucket only the name counts
+		return nil
+	}
+	buf := make([]byte, min(value.Size(), largeBuffer)+1)
 	for {
 		n, err := value.Read(buf)
 		v.add(buf[:n])
@@ -183,6 +186,9 @@ func (v *pieceVisitor) Large(key []byte, value *io.SectionReader) error {
 	}
 }
 
+// largeBuffer is how many bytes of a large value are read at a time.
+const largeBuffer = 256 << 10
+
 func (v *pieceVisitor) Done() error { return nil }
 
 // metaVisitor picks out the storage version.
@@ -190,14 +196,36 @@ type metaVisitor struct{ *pieceVisitor }
 
 func (v *metaVisitor) Leaf(l *boltfile.Leaf) error {
 	for i := range l.Len() {
-		if string(l.Key(i)) == keyStorageVersion && !l.IsBucket(i) {
-			// What is no version counts as none, as etcd has it.
-			if version, err := semver.NewVersion(string(l.Value(i))); err == nil {
-				v.in.version = version.String()
-			}
+		if !l.IsBucket(i) {
+			v.record(l.Key(i), l.Value(i))
 		}
 	}
 	return v.pieceVisitor.Leaf(l)
+}
+
+func (v *metaVisitor) Large(key []byte, value *io.SectionReader) error {
+	if value != nil && value.Size() <= maxVersion {
+		b := make([]byte, value.Size())
+		if _, err := io.ReadFull(io.NewSectionReader(value, 0, value.Size()), b); err != nil {
+			return err
+		}
+		v.record(key, b)
+	}
+	return v.pieceVisitor.Large(key, value)
+}
+
+// maxVersion is how many bytes a version may have in a page too large to be
+// held in memory.
+const maxVersion = 1 << 10
+
+func (v *metaVisitor) record(key, value []byte) {
+	if string(key) != keyStorageVersion {
+		return
+	}
+	// What is no version counts as none, as etcd has it.
+	if version, err := semver.NewVersion(string(value)); err == nil {
+		v.in.version = version.String()
+	}
 }
 
 // keyVisitor reads revision keys and records.
@@ -229,6 +257,9 @@ func (v *keyVisitor) record(key, value []byte) error {
 }
 
 func (v *keyVisitor) Large(key []byte, value *io.SectionReader) error {
+	if value == nil {
+		return fmt.Errorf("%w: key %x: a bucket where a record should be", ErrCorrupt, key[:min(len(key), 32)])
+	}
 	revision, err := v.revision(key)
 	if err != nil {
 		return err

@@ -39,7 +39,8 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // the trailer, the structure of the copy is checked, and only then does bbolt
 // open it, once, for one transaction.
 //
-// Errors are [ErrConfig] before anything is written; [ErrExists] when the data
+// Errors are [ErrConfig], before anything is written unless it is the bump of a
+// revision that turns out too large for it; [ErrExists] when the data
 // directory exists (see AllowEmptyDataDir) or the WAL directory does;
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
 // with [ErrTruncated] where the file ends too early; [ErrInUse] also when a

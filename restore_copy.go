@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"sync/atomic"
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
@@ -45,14 +45,14 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
-	writeback := c.follow(func(from, to int64) error {
-		if err := c.fs.StartWriteback(c.dst, from, to-from); err != nil {
-			return fmt.Errorf("start write-back: %w", err)
-		}
-		return nil
-	})
+	writeback := follow(func(from, to int64) error { return c.startWriteback(ctx, from, to) })
 	sum := sha256.New()
-	digest := c.follow(readBack(ctx, sum, c.dst, c.skipHash))
+	digest := follow(func(from, to int64) error {
+		if c.skipHash {
+			return nil
+		}
+		return hashRange(ctx, sum, c.dst, from, to, func(int64) {})
+	})
 	err := c.copyPieces(ctx, size, mt, func(end int64) {
 		writeback.upTo(end)
 		digest.upTo(end)
@@ -121,22 +121,39 @@ func (c *fileCopy) copyPiece(off, n int64) (int64, error) {
 	return int64(written), err
 }
 
+// startWriteback asks for the write-back of what has been copied. It waits where
+// the queue of the disk is full.
+func (c *fileCopy) startWriteback(ctx context.Context, off, end int64) error {
+	for off < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(copyPiece, end-off)
+		if err := c.fs.StartWriteback(c.dst, off, n); err != nil {
+			return fmt.Errorf("start write-back: %w", err)
+		}
+		off += n
+	}
+	return nil
+}
+
 // follower does something with what has been copied, on a goroutine of its own.
 type follower struct {
-	ends chan int64
+	far  *atomic.Int64 // how far copying has come
+	wake chan struct{} // when it has come farther, with room for one
 	done chan error
 }
 
 // follow starts a follower, whose end must be called. It does one range after
-// the other, up to its first error.
-func (c *fileCopy) follow(do func(from, to int64) error) follower {
-	// Room for every piece, so that copying need not wait.
-	f := follower{ends: make(chan int64, c.size/copyBuffer+1), done: make(chan error, 1)}
+// the other, up to its first error; copying never waits for it.
+func follow(do func(from, to int64) error) follower {
+	f := follower{far: new(atomic.Int64), wake: make(chan struct{}, 1), done: make(chan error, 1)}
 	go func() {
 		var err error
 		from := int64(0)
-		for to := range f.ends {
-			if err == nil {
+		for range f.wake {
+			to := f.far.Load()
+			if err == nil && from < to {
 				err = do(from, to)
 			}
 			from = to
@@ -147,35 +164,18 @@ func (c *fileCopy) follow(do func(from, to int64) error) follower {
 }
 
 // upTo says how far copying has come.
-func (f follower) upTo(end int64) { f.ends <- end }
+func (f follower) upTo(end int64) {
+	f.far.Store(end)
+	select {
+	case f.wake <- struct{}{}:
+	default: // it will look
+	}
+}
 
 // end waits until everything is done. It is called once, after the last upTo.
 func (f follower) end() error {
-	close(f.ends)
+	close(f.wake)
 	return <-f.done
-}
-
-// readBack reads ranges of r and hashes them, unless nobody asks for the hash.
-func readBack(ctx context.Context, h hash.Hash, r io.ReaderAt, skip bool) func(from, to int64) error {
-	if skip {
-		return func(int64, int64) error { return nil }
-	}
-	buf := make([]byte, digestBuffer)
-	return func(off, end int64) error {
-		for off < end {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			p := buf[:min(digestBuffer, end-off)]
-			n, err := r.ReadAt(p, off)
-			off += int64(n)
-			if n < len(p) {
-				return fmt.Errorf("read back at byte %d: %w", off, err)
-			}
-			_, _ = h.Write(p)
-		}
-		return nil
-	}
 }
 
 // streamCopy copies a snapshot from a reader, and cuts its trailer off.
@@ -205,7 +205,7 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 				return copied{}, err
 			}
 		}
-		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == io.EOF { // and no error that wraps it
 			break
 		}
 		if err != nil {

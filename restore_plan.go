@@ -56,7 +56,8 @@ func (p *plan) separateWAL() bool { return p.walName == "" }
 // up where both are on the same one; for a WAL inside the data directory wal is
 // 0, and data includes it.
 func (p *plan) spaceNeeded(snapshotSize int64) (data, wal int64) {
-	data, wal = snapshotSize+editSlack, bootstrap.SegmentSize
+	// A sparse file can have nearly the largest size there is.
+	data, wal = min(snapshotSize, math.MaxInt64/2)+editSlack, bootstrap.SegmentSize
 	if !p.separateWAL() {
 		return data + wal, 0
 	}

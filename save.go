@@ -46,7 +46,7 @@ type Saved struct {
 // would with etcd's client: errors of package rpctypes and gRPC status codes
 // are found with [errors.Is] and status.Code.
 //
-// A large snapshot does not push other files, such as the database of an etcd
+// On Linux a large snapshot does not push other files, such as the database of an etcd
 // on the same machine, out of the page cache: but for its last 16 MiB, the file
 // is not left there.
 //

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"runtime"
@@ -125,19 +126,8 @@ const digestBuffer = 1 << 20
 // that follow.
 func checkDigest(ctx context.Context, r io.ReaderAt, size int64, read func(int64)) error {
 	h := sha256.New()
-	buf := make([]byte, digestBuffer)
-	for off := int64(0); off < size; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		p := buf[:min(int64(len(buf)), size-off)]
-		n, err := r.ReadAt(p, off)
-		if n < len(p) {
-			return truncated(fmt.Errorf("hash database: byte %d of %d: %w", off+int64(n), size, err))
-		}
-		_, _ = h.Write(p)
-		off += int64(len(p))
-		read(int64(len(p)))
+	if err := hashRange(ctx, h, r, 0, size, read); err != nil {
+		return err
 	}
 	want, err := trailer.Read(r, size+trailer.Size)
 	if err != nil {
@@ -145,6 +135,25 @@ func checkDigest(ctx context.Context, r io.ReaderAt, size int64, read func(int64
 	}
 	if got := [trailer.Size]byte(h.Sum(nil)); got != want {
 		return fmt.Errorf("%w: got %x, want %x", ErrChecksum, got, want)
+	}
+	return nil
+}
+
+// hashRange hashes the bytes of r from off to end, and tells how many it has.
+func hashRange(ctx context.Context, h hash.Hash, r io.ReaderAt, off, end int64, read func(int64)) error {
+	buf := make([]byte, min(digestBuffer, end-off))
+	for off < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := buf[:min(int64(len(buf)), end-off)]
+		n, err := r.ReadAt(p, off)
+		if n < len(p) {
+			return truncated(fmt.Errorf("hash database: byte %d: %w", off+int64(n), err))
+		}
+		_, _ = h.Write(p)
+		off += int64(n)
+		read(int64(n))
 	}
 	return nil
 }

@@ -60,12 +60,12 @@ func (w *worker) topLevel() ([]topBucket, error) {
 type bucketList struct {
 	noVisitor
 	buckets []topBucket
-	inline  int // bytes kept
+	kept    int // bytes
 }
 
-// maxInline bounds the bytes of all inline buckets of the top level. bbolt
+// maxTop bounds the bytes of all names and inline buckets of the top level. bbolt
 // keeps a bucket inline up to a quarter of a page.
-const maxInline = 16 << 20
+const maxTop = 16 << 20
 
 func (v *bucketList) Leaf(l *Leaf) error {
 	for i := range l.Len() {
@@ -79,8 +79,8 @@ func (v *bucketList) Leaf(l *Leaf) error {
 		if err != nil {
 			return err
 		}
-		if v.inline += len(inline); v.inline > maxInline {
-			return corrupt(l.Page(), "element %d: more than %d bytes of inline buckets", i, maxInline)
+		if v.kept += len(l.Key(i)) + len(inline); v.kept > maxTop {
+			return corrupt(l.Page(), "element %d: more than %d bytes of names and inline buckets", i, maxTop)
 		}
 		v.buckets = append(v.buckets, topBucket{
 			bucket: Bucket{Name: string(l.Key(i)), Index: len(v.buckets)},

@@ -38,7 +38,7 @@ func TestCorrupt(t *testing.T) {
 			m.sum(1)
 		}, "page 1: meta page: page size 8192 bytes, the other has 4096"},
 		{"no pages", plain, live(metaHighWater, 2), "high-water mark 2"},
-		{"impossible high-water mark", plain, live(metaHighWater, math.MaxUint64), "is no possible page number"},
+		{"impossible high-water mark", plain, live(metaHighWater, math.MaxUint64), "pages are not supported"},
 		{"root is a meta page", plain, live(metaRoot, 1), "root page 1"},
 		{"root beyond the end", plain, live(metaRoot, 1<<50), "root page 1125899906842624"},
 		{"freelist beyond the end", plain, live(metaFreelist, 1<<50), "freelist page 1125899906842624"},

@@ -32,7 +32,10 @@ const (
 	maxPageSize = 1 << 16
 
 	firstDataPage = Pgid(2)
-	noFreelist    = Pgid(math.MaxUint64)
+	// maxPages bounds what is kept for each page, however large a sparse file
+	// claims to be. With pages of 4 KiB it is a database of 4 TiB.
+	maxPages   = Pgid(1 << 30)
+	noFreelist = Pgid(math.MaxUint64)
 )
 
 var order = binary.NativeEndian // bbolt writes what the machine writes
@@ -178,8 +181,8 @@ func (db *DB) checkMeta(at Pgid, size int64) error {
 		return corrupt(at, "meta page: page size %d bytes, the other has %d", m.pageSize, db.pageSize)
 	case m.highWater <= firstDataPage:
 		return corrupt(at, "meta page: high-water mark %d", m.highWater)
-	case m.highWater > Pgid(math.MaxInt64/db.pageSize):
-		return corrupt(at, "meta page: high-water mark %d is no possible page number", m.highWater)
+	case m.highWater > maxPages:
+		return corrupt(at, "meta page: high-water mark %d, more than %d pages are not supported", m.highWater, maxPages)
 	case !db.inUse(m.root):
 		return corrupt(at, "meta page: root page %d, high-water mark %d", m.root, m.highWater)
 	case m.freelist != noFreelist && !db.inUse(m.freelist):

@@ -29,7 +29,7 @@ func ReadAhead(ctx context.Context, f *os.File, size int64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range readers {
+	for range min(readers, 1+size/readerStep) {
 		wg.Go(func() {
 			buf := make([]byte, readerStep)
 			for ctx.Err() == nil {
@@ -56,9 +56,20 @@ func cached(f *os.File, size int64) bool {
 	var b [1]byte
 	for i := range int64(samples) {
 		off := size / samples * i
-		if n, err := unix.Preadv2(int(f.Fd()), [][]byte{b[:]}, off, nowait); n != len(b) || err != nil {
+		n, err := unix.Preadv2(int(f.Fd()), [][]byte{b[:]}, off, nowait)
+		if err == unix.EOPNOTSUPP {
+			return inMemory(f)
+		}
+		if n != len(b) || err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// inMemory says whether the file system has no disk.
+func inMemory(f *os.File) bool {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(f.Fd()), &st)
+	return err == nil && st.Type == unix.TMPFS_MAGIC
 }

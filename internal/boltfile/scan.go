@@ -21,7 +21,7 @@ type Visitor interface {
 	// Leaf is called with each leaf page in turn.
 	Leaf(*Leaf) error
 	// Large is called instead for each element of a leaf page that is too large
-	// to be held in memory. The value is empty for a nested bucket.
+	// to be held in memory. The value is nil for a nested bucket.
 	Large(key []byte, value *io.SectionReader) error
 	// Done is called after the last one.
 	Done() error
@@ -48,7 +48,7 @@ const MaxBuckets = 1 << 16
 //
 // Errors are *CorruptError, *ShortError when the file shrinks meanwhile, the
 // reader's, the visitors' and the context's. Where several pages are damaged,
-// the same one is reported each time. The buffers have 256 KiB for each
+// the same one is reported each time, unless pages are referenced twice. The buffers have 128 KiB for each
 // worker, up to 4 MiB when leaf pages are that large.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
 	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}

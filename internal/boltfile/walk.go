@@ -2,6 +2,7 @@ package boltfile
 
 import (
 	"bytes"
+	"context"
 	"io"
 )
 
@@ -60,6 +61,10 @@ func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]ch
 	return w.db.parseBranch(page, ref, h, into, keys)
 }
 
+// maxKeptKeys bounds the bytes of the branch keys that a split keeps. The keys
+// of an etcd have 18 bytes, which makes it enough for a database of a terabyte.
+const maxKeptKeys = 64 << 20
+
 // split cuts the tree below root into pieces. It reads the branch pages down to
 // the last level but one: the pages below, nearly the whole file, are for the
 // workers. Each round claims the pages of a level, so it comes to an end.
@@ -84,9 +89,16 @@ func (w *worker) split(root Pgid) ([]piece, error) {
 			break
 		}
 		var below []child
+		kept := 0
 		for _, ref := range level {
-			if below, err = w.branch(ref, below, bytes.Clone); err != nil {
+			if below, err = w.branch(ref, below, func(keys []byte) []byte {
+				kept += len(keys)
+				return bytes.Clone(keys)
+			}); err != nil {
 				return nil, err
+			}
+			if kept > maxKeptKeys {
+				return nil, corrupt(ref.id, "more than %d bytes of branch keys on one level", maxKeptKeys)
 			}
 		}
 		level = below
@@ -267,8 +279,8 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		if err := lay.element(i, int64(e.at), int64(e.pos), int64(e.keySize), int64(e.valueSize)); err != nil {
 			return err
 		}
-		key := make([]byte, e.keySize)
-		if err := readFull(w.db.r, key, start); err != nil {
+		key, value, err := w.largeElement(start, int64(e.keySize), int64(e.valueSize))
+		if err != nil {
 			return err
 		}
 		if i > 0 && bytes.Compare(previous, key) >= 0 {
@@ -279,11 +291,11 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		}
 		previous = key
 
-		value := io.NewSectionReader(w.db.r, start+int64(len(key)), int64(e.valueSize))
 		if e.flags == elementIsBucket {
-			if value, err = w.largeBucket(value, ref.id, i); err != nil {
+			if err := w.largeBucket(value, ref.id, i); err != nil {
 				return err
 			}
+			value = nil
 		} else if e.flags != 0 {
 			return corrupt(ref.id, "element %d: flags %#x", i, e.flags)
 		}
@@ -295,15 +307,50 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	return lay.finish(h.overflow, w.db.pageSize)
 }
 
-func (w *worker) largeBucket(value *io.SectionReader, id Pgid, i int) (*io.SectionReader, error) {
+// largeElement returns the key of an element of a leaf that is not held in
+// memory, and a reader of its value. Small elements come out of the window: a
+// leaf can have 65,535 of them.
+func (w *worker) largeElement(off, keySize, valueSize int64) (key []byte, value *io.SectionReader, err error) {
+	if keySize+valueSize <= windowSize {
+		b, err := w.window.bytes(off, keySize+valueSize, windowSize)
+		if err != nil {
+			return nil, nil, err
+		}
+		return bytes.Clone(b[:keySize]), io.NewSectionReader(bytes.NewReader(b[keySize:]), 0, valueSize), nil
+	}
+	key = make([]byte, keySize)
+	if err := readFull(w.db.r, key, off); err != nil {
+		return nil, nil, err
+	}
+	return key, io.NewSectionReader(fullReader{w.ctx, w.db.r}, off+keySize, valueSize), nil
+}
+
+// fullReader reads what is known to be there: a file that ends earlier is a
+// *ShortError. It ends with the context.
+type fullReader struct {
+	ctx context.Context
+	r   io.ReaderAt
+}
+
+func (f fullReader) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := readFull(f.r, p, off); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (w *worker) largeBucket(value *io.SectionReader, id Pgid, i int) error {
 	if value.Size() > bucketHeaderSize+maxPageSize {
-		return nil, corrupt(id, "element %d: bucket of %d bytes", i, value.Size())
+		return corrupt(id, "element %d: bucket of %d bytes", i, value.Size())
 	}
 	b := make([]byte, value.Size())
 	if err := readFull(value, b, 0); err != nil {
-		return nil, err
+		return err
 	}
-	return io.NewSectionReader(bytes.NewReader(nil), 0, 0), w.nestedBucket(b, id, i)
+	return w.nestedBucket(b, id, i)
 }
 
 type noVisitor struct{}

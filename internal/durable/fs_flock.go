@@ -4,6 +4,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
@@ -19,6 +20,8 @@ func tryLock(f *os.File) error {
 		return nil
 	case unix.EWOULDBLOCK:
 		return ErrInUse
+	case unix.ENOLCK: // NFS without a lock daemon
+		return fmt.Errorf("flock: %w (%w)", errors.ErrUnsupported, err)
 	}
 	return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 }

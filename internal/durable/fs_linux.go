@@ -69,12 +69,23 @@ func allocate(f *os.File, size int64) error {
 }
 
 func startWriteback(f *os.File, off, n int64) error {
-	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	err := syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	for _, refused := range []error{unix.ENOSYS, unix.EINVAL, unix.ESPIPE} {
+		if errors.Is(err, refused) {
+			return nil
+		}
+	}
+	return err
 }
 
 func awaitWriteback(f *os.File, off, n int64) error {
-	return syncRange(f, off, n,
+	err := syncRange(f, off, n,
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	// Any other error may be that of a write, which is told only once.
+	if errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
 }
 
 func dropCache(f *os.File, off, n int64) {
@@ -84,8 +95,7 @@ func dropCache(f *os.File, off, n int64) {
 
 func syncRange(f *os.File, off, n int64, flags int) error {
 	err := withFd(f, func(fd uintptr) error { return unix.SyncFileRange(int(fd), off, n, flags) })
-	switch err {
-	case nil, unix.ENOSYS, unix.EINVAL, unix.ESPIPE:
+	if err == nil {
 		return nil
 	}
 	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}

@@ -84,7 +84,7 @@ func consumeVarint(b []byte) (uint64, int) {
 // be held in memory. It calls newKey for each occurrence of the key field,
 // whose bytes it then writes to what newKey returned; the last one counts.
 func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision int64, err error) {
-	in := &recordReader{in: bufio.NewReaderSize(io.LimitReader(r, size), 64<<10), left: size}
+	in := &recordReader{in: bufio.NewReaderSize(io.LimitReader(r, size), int(min(size, 64<<10))), left: size}
 	for in.left > 0 {
 		tag := in.varint()
 		number, kind := protowire.DecodeTag(tag)
