@@ -107,6 +107,10 @@
 //     the directory, the new file stays at the path. The error says so.
 //   - A disk that cannot read back what was just written, while bbolt has the
 //     copy mapped, ends the process with a fault. It is then as after a kill.
+//   - Whoever opens a file at the very moment at which a Save publishes it may
+//     find it [ErrInUse] once.
+//   - Databases of more than 2^30 pages, 4 TiB where pages have 4 KiB, are
+//     refused as [ErrCorrupt].
 //   - Windows has no call that syncs a directory: after a power cut the name of
 //     a new file is as durable as NTFS makes it. The tests run on Linux; for
 //     macOS and Windows the code is compiled and vetted.

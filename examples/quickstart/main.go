@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func printStatus(out io.Writer, s snapshot.Status) error {
 		{"revision", s.Revision},
 		{"keys", s.TotalKey},
 		{"size", fmt.Sprintf("%d bytes", s.TotalSize)},
-		{"storage version", s.Version},
+		{"storage version", cmp.Or(s.Version, "not set yet")}, // a new server does so in a moment
 	} {
 		_, _ = fmt.Fprintf(t, "  %v\t%v\n", row[0], row[1]) // Flush reports it
 	}

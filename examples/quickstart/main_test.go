@@ -27,7 +27,7 @@ Saved in \S+, SHA-256 checked on the way\. The snapshot holds:
   revision          353
   keys              282
   size              \d+ bytes
-  storage version   3\.7\.0
+  storage version   (3\.7\.0|not set yet)
 
 Verified: digest, structure and every record\.
 Restored in \S+\. The old etcd is stopped, a new one boots from the restored directory\.
