@@ -215,6 +215,10 @@ func TestStatusAndRestoreOfServerDatabases(t *testing.T) {
 	e := snaptest.Start(t)
 	ctx, cli := t.Context(), e.Client()
 	liveServer(t, ctx, cli)
+	require.Eventually(t, func() bool { // the server sets it a moment after it serves
+		st, err := cli.Status(ctx, e.Endpoint())
+		return err == nil && st.StorageVersion != ""
+	}, time.Minute, 10*time.Millisecond)
 
 	dir := t.TempDir()
 	ours, theirs := filepath.Join(dir, "ours.db"), filepath.Join(dir, "theirs.db")
