@@ -6,3 +6,12 @@ import "etcd.example/snapshot/internal/durable"
 func WithFS(fsys durable.FS) Option {
 	return func(m *V3Manager) { m.fs = fsys }
 }
+
+// NewMeter returns what counts the bytes of a phase and what ends it.
+func NewMeter(report func(Progress), total int64) (add func(int64), finish func()) {
+	mt := New(WithProgress(report)).newMeter("status", PhaseRead, total)
+	return mt.add, mt.finish
+}
+
+// CheckDigest is what Verify does beside the walk over the pages.
+var CheckDigest = checkDigest

@@ -1,14 +1,18 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"hash/crc32"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +90,44 @@ func TestStatusAgreesWithTheModel(t *testing.T) {
 			require.ErrorIs(t, err, snapshot.ErrNoTrailer)
 		})
 	}
+}
+
+// The hash is that of all names and entries in order, whatever shape they have in
+// the file: of a bucket in a bucket only the name counts.
+func TestStatusHash(t *testing.T) {
+	inner := map[string]string{"k": "v"}
+	for name, db := range map[string]*snaptest.DB{
+		"history":         history(t),
+		"16 KiB pages":    history(t).PageSize(16 << 10).Fragment(),
+		"large":           snaptest.NewDB().Put("a", "1").Put(strings.Repeat("k", 300_000), strings.Repeat("v", 9<<20)).Put("b", "2"),
+		"nested":          snaptest.NewDB().Raw("lease", "a", "1").NestedBucket(inner, "lease", "inner").Raw("lease", "z", "2"),
+		"large in nested": snaptest.NewDB().Raw("lease", "a", strings.Repeat("v", 5<<20)).NestedBucket(inner, "lease", "inner"),
+	} {
+		path := db.Write(t, filepath.Join(t.TempDir(), "db"), true)
+		st, err := snapshot.New().Status(path)
+		require.NoError(t, err, name)
+		require.Equal(t, bucketHash(t, path), st.Hash, name)
+	}
+}
+
+// bucketHash is the hash as bbolt reads the database.
+func bucketHash(tb testing.TB, path string) uint32 {
+	tb.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true})
+	require.NoError(tb, err)
+	defer func() { require.NoError(tb, db.Close()) }()
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	require.NoError(tb, db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			_, _ = h.Write(name)
+			return b.ForEach(func(k, v []byte) error {
+				_, _ = h.Write(k)
+				_, err := h.Write(v)
+				return err
+			})
+		})
+	}))
+	return h.Sum32()
 }
 
 func TestStatusVersion(t *testing.T) {
@@ -197,121 +239,51 @@ func TestStatusRefusesRecordsThatAreNone(t *testing.T) {
 	}
 }
 
-// What Status has no opinion on, Verify does.
-func TestVerifyIsStricter(t *testing.T) {
-	revision := func(main, sub byte, mark string) string {
-		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00" + string([]byte{sub}) + mark
-	}
-	const modRevision5 = "\x0a\x01k\x18\x05"
-	for name, tt := range map[string]struct {
-		db   *snaptest.DB
-		want string
-	}{
-		"mod revision": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
-		"no record":    {snaptest.NewDB().Raw("key", revision(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
-		"put and tombstone at one revision": {
-			snaptest.NewDB().Raw("key", revision(5, 0, ""), modRevision5).Raw("key", revision(5, 0, "t"), "\x0a\x01k"),
-			"revision 5.0 follows 5.0",
-		},
-		"large": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
-			_, err := snapshot.New().Status(path)
-			require.NoError(t, err)
-			st, err := snapshot.New().Verify(context.Background(), path)
-			require.ErrorIs(t, err, snapshot.ErrCorrupt)
-			require.ErrorContains(t, err, tt.want)
-			require.Zero(t, st)
-		})
-	}
+// failingAt is a file with a byte that cannot be read.
+type failingAt struct {
+	io.ReaderAt
+	bad int64
+	err error
 }
 
-// Every byte of the file counts: whichever is changed, Verify says so, and
-// names the page where the structure is hurt too.
-func TestVerifyNoticesEveryByte(t *testing.T) {
-	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	whole, err := os.ReadFile(path)
-	require.NoError(t, err)
-	m := snapshot.New()
-	structure := 0
-	for i := range whole {
-		damaged := append([]byte(nil), whole...)
-		damaged[i] ^= 1 << (i % 8)
-		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-		_, err := m.Verify(context.Background(), path)
-		require.ErrorIs(t, err, snapshot.ErrChecksum, "byte %d", i)
-		if errors.Is(err, snapshot.ErrCorrupt) {
-			structure++
+func (f failingAt) ReadAt(p []byte, off int64) (int, error) {
+	if f.bad < off || off+int64(len(p)) <= f.bad {
+		return f.ReaderAt.ReadAt(p, off)
+	}
+	n, _ := f.ReaderAt.ReadAt(p[:f.bad-off], off)
+	return n, f.err
+}
+
+// What could not be read has no wrong digest: the error is the disk's, or that
+// the file ended.
+func TestDigestOfWhatCannotBeRead(t *testing.T) {
+	whole := bytes.NewReader(make([]byte, 3<<20+32))
+	for _, bad := range []int64{0, 1 << 20, 1<<20 + 1, 3 << 20, 3<<20 + 31} {
+		read := func(err error) error {
+			return snapshot.CheckDigest(t.Context(), failingAt{whole, bad, err}, 3<<20, func(int64) {})
 		}
-	}
-	require.NotZero(t, structure)
-	for n := range whole {
-		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
-		_, err := m.Verify(context.Background(), path)
-		require.True(t, errors.Is(err, snapshot.ErrNoTrailer) || errors.Is(err, snapshot.ErrChecksum), "%d bytes: %v", n, err)
+		err := read(syscall.EIO)
+		require.ErrorIs(t, err, syscall.EIO)
+		require.NotErrorIs(t, err, snapshot.ErrTruncated)
+		require.ErrorIs(t, read(io.EOF), snapshot.ErrTruncated)
 	}
 }
 
-func TestChecksumMessageCompares(t *testing.T) {
-	path := write(t)
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	snaptest.Overwrite(t, path, info.Size()-32, make([]byte, 32))
-	_, err = snapshot.New().Verify(context.Background(), path)
-	require.ErrorIs(t, err, snapshot.ErrChecksum)
-	require.Regexp(t, `got [0-9a-f]{64}, want 0{64}`, err.Error())
-	_, err = snapshot.New().Status(path)
-	require.NoError(t, err, "Status does not look at the digest")
-}
-
-// recorder gathers progress reports.
-type recorder struct {
-	mu  sync.Mutex
-	all []snapshot.Progress
-}
-
-func (r *recorder) report(p snapshot.Progress) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all = append(r.all, p)
-}
-
-// requireProgress checks the reports of one phase: from 0 to the total, rising.
-func (r *recorder) requireProgress(tb testing.TB, op string, phase snapshot.Phase, total int64) {
-	tb.Helper()
-	var last snapshot.Progress
-	n := 0
-	for _, p := range r.all {
-		if p.Phase != phase {
-			continue
-		}
-		require.Equal(tb, op, p.Op)
-		require.Equal(tb, total, p.Total)
-		require.GreaterOrEqual(tb, p.Done, last.Done)
-		if n == 0 {
-			require.Zero(tb, p.Done)
-		} else {
-			require.LessOrEqual(tb, p.Done, total)
-		}
-		last = p
-		n++
-	}
-	require.GreaterOrEqual(tb, n, 2, "reports of %s", phase)
-	require.Equal(tb, total, last.Done)
-}
-
-func TestStatusProgress(t *testing.T) {
-	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	for op, call := range map[string]func(*snapshot.V3Manager) (snapshot.Status, error){
-		"status": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Status(path) },
-		"verify": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(context.Background(), path) },
-	} {
-		var r recorder
-		st, err := call(snapshot.New(snapshot.WithProgress(r.report)))
+// A file that is cut while it is verified ended early.
+func TestVerifyOfAFileThatShrinks(t *testing.T) {
+	for _, left := range []int64{1 << 20, -32, -1} { // of the file; negative: from its end
+		path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+		info, err := os.Stat(path)
 		require.NoError(t, err)
-		r.requireProgress(t, op, snapshot.PhaseRead, st.TotalSize)
-		require.Greater(t, len(r.all), 5)
+		if left < 0 {
+			left += info.Size()
+		}
+		var once sync.Once
+		st, err := snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
+			once.Do(func() { require.NoError(t, os.Truncate(path, left)) })
+		})).Verify(context.Background(), path)
+		require.ErrorIs(t, err, snapshot.ErrTruncated)
+		require.Zero(t, st)
 	}
 }
 
@@ -335,6 +307,8 @@ func TestStatusCancelled(t *testing.T) {
 			})))
 			cancel()
 			require.ErrorIs(t, err, context.Canceled)
+			require.Equal(t, 1, strings.Count(err.Error(), "context canceled"), "said once: %v", err)
+			require.LessOrEqual(t, n, at+5, "reads go on")
 			require.Zero(t, st)
 		}
 		ctx, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))

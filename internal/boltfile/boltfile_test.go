@@ -52,6 +52,10 @@ func (p *pieceCollector) Leaf(l *boltfile.Leaf) error {
 }
 
 func (p *pieceCollector) Large(key []byte, value *io.SectionReader) error {
+	if value == nil { // a nested bucket
+		p.got = append(p.got, string(key)+"=")
+		return nil
+	}
 	v, err := io.ReadAll(value)
 	p.got = append(p.got, string(key)+"="+string(v))
 	return err
@@ -79,7 +83,10 @@ func scan(r io.ReaderAt, size int64) (content, *boltfile.Usage, error) {
 		return nil, nil, err
 	}
 	got := content{}
-	for _, b := range buckets {
+	for i, b := range buckets {
+		if b.Index != i {
+			return nil, nil, fmt.Errorf("bucket %d has index %d", i, b.Index)
+		}
 		got[b.Name] = []string{}
 		for i := range len(c.pieces[b.Name]) {
 			got[b.Name] = append(got[b.Name], c.pieces[b.Name][i]...)
@@ -182,10 +189,11 @@ func TestScanAgreesWithBbolt(t *testing.T) {
 		{"fragmented", []func(*bolt.Tx) error{fill("a", 4000, 60), drop("a", 4000, 3), fill("b", 3000, 50), drop("a", 4000, 2), fill("a", 3000, 90)}},
 		{"emptied", []func(*bolt.Tx) error{fill("a", 4000, 60), drop("a", 4000, 1)}},
 		{"nested", []func(*bolt.Tx) error{nested, fill("a", 500, 100)}},
+		{"buckets in a large leaf", []func(*bolt.Tx) error{largeAndNested}},
 		{"long keys", []func(*bolt.Tx) error{func(tx *bolt.Tx) error {
 			b, err := tx.CreateBucket([]byte("a"))
 			for i := range 60 {
-				err = errors.Join(err, b.Put(append(make([]byte, 32_000), byte(i)), []byte{1}))
+				err = errors.Join(err, b.Put(append(make([]byte, bolt.MaxKeySize-1), byte(i)), []byte{1}))
 			}
 			return err
 		}}},
@@ -244,21 +252,45 @@ func TestSizes(t *testing.T) {
 
 // Every byte that is read is counted, none of the used pages is left out.
 func TestReadIsCounted(t *testing.T) {
-	b := build(t, 4096, false, fill("a", 5000, 300))
-	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
-	require.NoError(t, err)
-	var mu sync.Mutex
-	var read int64
-	usage, _, err := db.Scan(context.Background(), boltfile.Options{Read: func(n int64) {
-		mu.Lock()
-		defer mu.Unlock()
-		read += n
-	}})
-	require.NoError(t, err)
-	used := db.Size()
-	for range usage.Free() {
-		used -= db.PageSize()
+	for _, b := range [][]byte{
+		build(t, 4096, false, fill("a", 5000, 300)),
+		build(t, 4096, false, fill("a", 3, 5<<20)),
+	} {
+		db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+		require.NoError(t, err)
+		var mu sync.Mutex
+		var read int64
+		usage, _, err := db.Scan(context.Background(), boltfile.Options{Read: func(n int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			read += n
+		}})
+		require.NoError(t, err)
+		used := db.Size()
+		for range usage.Free() {
+			used -= db.PageSize()
+		}
+		require.GreaterOrEqual(t, read, used-2*db.PageSize())
+		require.Less(t, read, 2*db.Size())
 	}
-	require.GreaterOrEqual(t, read, used-2*db.PageSize())
-	require.Less(t, read, 2*db.Size())
+}
+
+// countingReader counts the reads.
+type countingReader struct {
+	io.ReaderAt
+	reads int
+}
+
+func (r *countingReader) ReadAt(p []byte, off int64) (int, error) {
+	r.reads++
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+// Pages that follow one another are read together.
+func TestNeighboursAreReadTogether(t *testing.T) {
+	b := build(t, 4096, false, fill("a", 20_000, 300))
+	r := &countingReader{ReaderAt: bytes.NewReader(b)}
+	_, _, err := scan(&lockedReader{r: r}, int64(len(b)))
+	require.NoError(t, err)
+	require.Less(t, r.reads, len(b)/4096/4)
 }

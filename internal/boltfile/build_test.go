@@ -33,6 +33,22 @@ func build(tb testing.TB, pageSize int, freelist bool, transactions ...func(*bol
 	return b.Bytes()
 }
 
+// buildFile is build for a file as bbolt leaves it, where the two meta pages are
+// those of different transactions.
+func buildFile(tb testing.TB, pageSize int, freelist bool, transactions ...func(*bolt.Tx) error) []byte {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "db")
+	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true, NoFreelistSync: !freelist})
+	require.NoError(tb, err)
+	for _, fn := range transactions {
+		require.NoError(tb, db.Update(fn))
+	}
+	require.NoError(tb, db.Close())
+	b, err := os.ReadFile(path)
+	require.NoError(tb, err)
+	return b
+}
+
 // fill puts n records of the given value size into a bucket.
 func fill(bucket string, n, valueSize int) func(*bolt.Tx) error {
 	return func(tx *bolt.Tx) error {

@@ -2,10 +2,8 @@ package boltfile_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"math"
 	"testing"
 
@@ -21,6 +19,9 @@ func TestCorrupt(t *testing.T) {
 	inline := build(t, 4096, false, fill("a", 2, 10))
 	withNested := build(t, 4096, false, nested)
 	synced := build(t, 4096, true, fill("a", 3000, 100), drop("a", 3000, 2))
+	deep := build(t, 1024, false, fill("a", 3000, 100))
+	large := build(t, 4096, false, fill("a", 6, 5<<20))
+	largeNested := build(t, 4096, false, largeAndNested)
 
 	for _, tt := range []struct {
 		name   string
@@ -32,6 +33,8 @@ func TestCorrupt(t *testing.T) {
 		{"second meta is of another type", plain, func(m *image) { m.set16(1, headFlags, typeLeaf) }, "page 1: meta page calls itself page 1 of type 0x2"},
 		{"page size 0", plain, func(m *image) { m.set32(0, metaPageSize, 0); m.sum(0) }, "page 0: meta page: page size 0"},
 		{"page size 3000", plain, func(m *image) { m.set32(0, metaPageSize, 3000); m.sum(0) }, "page 0: meta page: page size 3000"},
+		{"page size 512", plain, func(m *image) { m.set32(0, metaPageSize, 512); m.sum(0) }, "page 0: meta page: page size 512"},
+		{"page size 128 KiB", plain, func(m *image) { m.set32(0, metaPageSize, 128<<10); m.sum(0) }, "page 0: meta page: page size 131072"},
 		{"page sizes differ", plain, func(m *image) {
 			m.set32(1, metaPageSize, 8192)
 			m.set64(1, metaTxid, 1<<40)
@@ -41,6 +44,7 @@ func TestCorrupt(t *testing.T) {
 		{"impossible high-water mark", plain, live(metaHighWater, math.MaxUint64), "pages are not supported"},
 		{"root is a meta page", plain, live(metaRoot, 1), "root page 1"},
 		{"root beyond the end", plain, live(metaRoot, 1<<50), "root page 1125899906842624"},
+		{"root just beyond the end", plain, func(m *image) { live(metaRoot, uint64(m.pages()))(m) }, "meta page: root page"},
 		{"freelist beyond the end", plain, live(metaFreelist, 1<<50), "freelist page 1125899906842624"},
 
 		{"page calls itself otherwise", plain, leafN(5, headID, 8, 99), "calls itself 99"},
@@ -54,11 +58,22 @@ func TestCorrupt(t *testing.T) {
 			m.set16(id, headCount, uint16(m.count(id)+1))
 		}, "element 0: data at offset"},
 		{"leaf overflows beyond the end", plain, leafN(5, headOverflow, 4, math.MaxUint32), "reach beyond the high-water mark"},
+		{"leaf overflows just beyond the end", plain, func(m *image) {
+			id := m.find(typeLeaf)[5]
+			m.set32(id, headOverflow, uint32(m.pages()-id))
+		}, "reach beyond the high-water mark"},
 		{"leaf overflows into its neighbour", plain, leafN(5, headOverflow, 4, 1), "1 overflow pages for 2048 bytes, want 0"},
 		{"position", plain, leafN(5, leafPos(3), 4, 0xFFFFFFFF), "element 3: data at offset"},
 		{"position overlaps", plain, leafN(5, leafPos(3), 4, 0), "element 3: data at offset"},
 		{"key without bytes", plain, leafN(5, leafKey(3), 4, 0), "element 3: key of 0 bytes"},
 		{"key too long", plain, leafN(5, leafKey(3), 4, 40_000), "element 3: key of 40000 bytes"},
+		{"key just too long", plain, leafN(5, leafKey(3), 4, 32769), "element 3: key of 32769 bytes"},
+		{"value one byte beyond the page", plain, func(m *image) {
+			id := m.find(typeLeaf)[5]
+			last := m.count(id) - 1
+			start := 16 + 16*last + int(m.get32(id, leafPos(last))+m.get32(id, leafKey(last)))
+			m.set32(id, leafValue(last), uint32(m.pageSize+1-start))
+		}, "ends at offset 4097 of a page of 4096 bytes"},
 		{"value beyond the page", plain, leafN(5, leafValue(3), 4, 1<<31), "element 3: ends at offset"},
 		{"value one longer", plain, func(m *image) {
 			id := m.find(typeLeaf)[5]
@@ -71,6 +86,17 @@ func TestCorrupt(t *testing.T) {
 			i := bytes.Index(page, []byte("key-"))
 			page[i+10]++
 		}, "does not follow"},
+		{"keys falling", plain, func(m *image) {
+			page := m.page(m.find(typeLeaf)[5])
+			i := bytes.Index(page, []byte("key-"))
+			page[i+9] = '9'
+		}, "does not follow"},
+		{"key equal to the next page's", plain, func(m *image) {
+			leaves := m.find(typeLeaf)
+			page, next := m.page(leaves[5]), m.page(leaves[6])
+			i, j := bytes.LastIndex(page, []byte("key-")), bytes.Index(next, []byte("key-"))
+			copy(page[i:], next[j:j+11])
+		}, "the next key in the parent page"},
 		{"key above the next page's", plain, func(m *image) {
 			id := m.find(typeLeaf)[5]
 			page := m.page(id)
@@ -89,6 +115,11 @@ func TestCorrupt(t *testing.T) {
 		{"branch key without bytes", plain, branchN(branchKey(1), 4, 0), "element 1: key of 0 bytes"},
 		{"child is a meta page", plain, branchN(branchPgid(1), 8, 0), "element 1: child page 0"},
 		{"child beyond the end", plain, branchN(branchPgid(1), 8, 1<<40), "element 1: child page 1099511627776"},
+		{"first child beyond the end", plain, branchN(branchPgid(0), 8, 1<<40), "element 0: child page 1099511627776"},
+		{"first child beyond any file", plain, branchN(branchPgid(0), 8, 1<<62), "element 0: child page 4611686018427387904"},
+		{"child just beyond the end", plain, func(m *image) {
+			m.set64(m.find(typeBranch)[0], branchPgid(1), uint64(m.pages()))
+		}, "element 1: child page"},
 		{"child twice", plain, func(m *image) {
 			id := m.find(typeBranch)[0]
 			m.set64(id, branchPgid(1), m.get64(id, branchPgid(2)))
@@ -106,6 +137,27 @@ func TestCorrupt(t *testing.T) {
 			i := bytes.LastIndex(page, []byte("key-"))
 			copy(page[i:], "aaaaa")
 		}, "does not follow"},
+		{"branch keys equal", plain, func(m *image) {
+			page := m.page(m.find(typeBranch)[0])
+			i := bytes.Index(page, []byte("key-"))
+			copy(page[i:], page[i+11:i+22])
+		}, "does not follow"},
+		{"last leaf above the next branch", deep, func(m *image) {
+			leaf := m.child(m.lowBranch(), -1)
+			page := m.page(leaf)
+			copy(page[bytes.LastIndex(page, []byte("key-")):], "key-9")
+		}, "the next key in the parent page"},
+		{"branch above the next branch", deep, func(m *image) {
+			page := m.page(m.lowBranch())
+			copy(page[bytes.LastIndex(page, []byte("key-")):], "key-9")
+		}, "is not below"},
+		{"branch below its key in the parent", deep, func(m *image) {
+			page := m.page(m.lowBranch())
+			copy(page[bytes.Index(page, []byte("key-")):], "key-!")
+		}, "its key in the parent page"},
+		{"branch of more overflow pages", deep, func(m *image) {
+			m.set32(m.lowBranch(), headOverflow, 1)
+		}, "1 overflow pages for"},
 		{"huge branch", plain, func(m *image) {
 			id := m.find(typeBranch)[0]
 			free := m.pages()
@@ -124,6 +176,28 @@ func TestCorrupt(t *testing.T) {
 		{"inline page of another type", inline, func(m *image) { m.inBucket(16+8, 1) }, "inline bucket with a page of type 0x"},
 		{"inline page counts less", inline, func(m *image) { m.inBucket(16+8, 2|1<<16) }, "element 0: data at offset"},
 
+		{"inline page that overflows", inline, func(m *image) { m.inBucket(16+8, 2|2<<16|1<<32) }, "inline bucket with a page of type 0x2 and 1 overflow pages"},
+		{"inline bucket with a byte too many", inline, func(m *image) {
+			root := int(m.get64(m.live(), metaRoot))
+			m.set32(root, leafValue(0), m.get32(root, leafValue(0))+1)
+		}, "its elements need"},
+		{"inline bucket that holds a bucket", inline, func(m *image) { m.inBucket(16+16, 1|32<<32) }, "inline bucket that holds buckets"},
+
+		{"large leaf: unknown flag", large, leafN(0, leafFlags(1), 4, 2), "element 1: flags 0x2"},
+		{"large leaf: record becomes bucket", large, leafN(0, leafFlags(1), 4, 1), "element 1: bucket of 5242880 bytes"},
+		{"large leaf: counts too many", large, leafN(0, headCount, 2, 9), "element 0: data at offset"},
+		{"large leaf: position", large, leafN(0, leafPos(1), 4, 5), "element 1: data at offset"},
+		{"large leaf: more overflow pages", large, func(m *image) {
+			id := m.find(typeLeaf)[0]
+			m.set32(id, headOverflow, m.get32(id, headOverflow)+2)
+		}, "overflow pages for"},
+		{"large leaf: keys equal", large, func(m *image) { m.largeKey(0, 1, "key-0000000") }, "does not follow"},
+		{"large leaf: keys falling", large, func(m *image) { m.largeKey(1, 0, "key-0000009") }, "key"},
+		{"large leaf: key below its page's", large, func(m *image) { m.largeKey(1, 0, "aaa-0000000") }, "its key in the parent page"},
+		{"large leaf: key above the next page's", large, func(m *image) { m.largeKey(0, 1, "key-0000002") }, "the next key in the parent page"},
+		{"large leaf: bucket with root page and inline bytes", largeNested, func(m *image) { m.largeBucket(5) }, "bucket with root page 5"},
+		{"large leaf: inline bucket of another type", largeNested, func(m *image) { m.largeInline(16+8, 1) }, "inline bucket with a page of type 0x1"},
+
 		{"nested root beyond the end", withNested, func(m *image) { m.nestedRoot(1 << 40) }, "root of a bucket, high-water mark"},
 		{"nested root is a used page", withNested, func(m *image) { m.nestedRoot(m.get64(m.live(), metaRoot)) }, "referenced more than once"},
 
@@ -134,6 +208,7 @@ func TestCorrupt(t *testing.T) {
 			m.set64(m.freelist(), 16, math.MaxUint64)
 		}, "freelist of 18446744073709551615 pages"},
 		{"free page beyond the end", synced, func(m *image) { m.set64(m.freelist(), 16, 1<<40) }, "freelist names page 1099511627776"},
+		{"free page just beyond the end", synced, func(m *image) { m.set64(m.freelist(), 16, uint64(m.pages())) }, "freelist names page"},
 		{"free page in use", synced, func(m *image) { m.set64(m.freelist(), 16, m.get64(m.live(), metaRoot)) }, "is free and in use"},
 		{"freed twice", synced, func(m *image) { m.set64(m.freelist(), 16, m.get64(m.freelist(), 24)) }, "freed twice"},
 		{"free page missing", synced, func(m *image) {
@@ -198,6 +273,54 @@ func (m *image) inBucket(at int, v uint64) {
 	m.set64(root, value+at, v)
 }
 
+// lowBranch is a branch page above leaves with a neighbour on either side.
+func (m *image) lowBranch() int {
+	for _, id := range m.find(typeBranch) {
+		if m.count(id) > 2 && m.flags(m.child(id, 0)) == typeBranch {
+			return m.child(id, 1)
+		}
+	}
+	panic("no tree of three levels")
+}
+
+// child is the i-th child of a branch page, counted from the end if negative.
+func (m *image) child(id, i int) int {
+	if i < 0 {
+		i += m.count(id)
+	}
+	return int(m.get64(id, branchPgid(i)))
+}
+
+// largeKey renames element i of the n-th leaf page, which may overflow.
+func (m *image) largeKey(n, i int, key string) {
+	id := m.find(typeLeaf)[n]
+	copy(m.b[id*m.pageSize+16+16*i+int(m.get32(id, leafPos(i))):], key)
+}
+
+// largeAndNested fills a leaf page of many MiB that holds buckets as well.
+func largeAndNested(tx *bolt.Tx) error {
+	b, err := tx.CreateBucket([]byte("a"))
+	if err != nil {
+		return err
+	}
+	if _, err := b.CreateBucket([]byte("1 inline")); err != nil {
+		return err
+	}
+	inner, err := b.CreateBucket([]byte("2 with a page of its own"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(inner.Put([]byte("k"), make([]byte, 5000)), b.Put([]byte("3"), make([]byte, 5<<20)))
+}
+
+// largeBucket sets the root page of the inline bucket of largeAndNested, and
+// largeInline 8 bytes of it.
+func (m *image) largeBucket(root uint64) { m.largeInline(0, root) }
+func (m *image) largeInline(at int, v uint64) {
+	i := bytes.Index(m.b, []byte("1 inline")) + len("1 inline")
+	binary.NativeEndian.PutUint64(m.b[i+at:], v)
+}
+
 // nestedRoot changes the root page of a bucket inside a bucket.
 func (m *image) nestedRoot(v uint64) {
 	for _, id := range m.find(typeLeaf) {
@@ -211,281 +334,4 @@ func (m *image) nestedRoot(v uint64) {
 		}
 	}
 	panic("no nested bucket with a root page of its own")
-}
-
-// Of two meta pages the valid one with the larger transaction id counts; a
-// damaged one leaves the database to the other, as with bbolt.
-func TestMetaPages(t *testing.T) {
-	for _, pageSize := range []int{1024, 4096, 16 << 10, 64 << 10} {
-		b := build(t, pageSize, false, fill("a", 100, 50), fill("b", 100, 50), fill("c", 100, 50))
-		for _, damaged := range []int{0, 1} {
-			for at := range 64 {
-				m := newImage(b)
-				m.field(damaged, 16+at)[0] ^= 0x10
-				want := reference(t, m.b)
-				got, err := scanBytes(m.b)
-				require.NoError(t, err, "page size %d, meta %d, byte %d", pageSize, damaged, at)
-				require.Equal(t, want, got)
-			}
-		}
-		m := newImage(b)
-		m.field(0, 16)[0]++
-		m.field(1, 16)[0]++
-		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 0: meta page: not a bbolt database, and no valid second meta page")
-
-		m = newImage(b)
-		m.set32(0, 16+4, 3)
-		m.set32(1, 16+4, 3)
-		_, err = scanBytes(m.b)
-		require.ErrorContains(t, err, "unknown format version")
-
-		m = newImage(b)
-		m.field(0, 16+60)[0]++
-		m.field(1, 16+60)[0]++
-		_, err = scanBytes(m.b)
-		require.ErrorContains(t, err, "wrong checksum")
-	}
-}
-
-// Every length below the whole is refused.
-func TestShort(t *testing.T) {
-	b := build(t, 1024, false, fill("a", 30, 50))
-	for n := range len(b) {
-		_, err := scanBytes(b[:n])
-		var short *boltfile.ShortError
-		var corrupt *boltfile.CorruptError
-		require.True(t, errors.As(err, &short) || errors.As(err, &corrupt), "%d bytes: %v", n, err)
-	}
-	_, err := scanBytes(nil)
-	require.ErrorContains(t, err, "database ends at byte 0")
-}
-
-// shrinking is a file that is cut after a number of reads.
-type shrinking struct {
-	b     []byte
-	reads int
-}
-
-func (s *shrinking) ReadAt(p []byte, off int64) (int, error) {
-	if s.reads--; s.reads < 0 {
-		s.b = s.b[:min(len(s.b), 5000)]
-	}
-	return bytes.NewReader(s.b).ReadAt(p, off)
-}
-
-func TestShrinkingFile(t *testing.T) {
-	b := build(t, 4096, true, fill("a", 3000, 100), fill("b", 3, 5<<20), drop("a", 3000, 2))
-	for reads := range 40 {
-		_, _, err := scan(&lockedReader{r: &shrinking{b: b, reads: reads}}, int64(len(b)))
-		if err == nil {
-			require.Greater(t, reads, 5)
-			continue
-		}
-		var short *boltfile.ShortError
-		require.ErrorAs(t, err, &short, "after %d reads", reads)
-	}
-}
-
-// failing is a disk that cannot read any more after a number of reads.
-type failing struct {
-	b     []byte
-	reads int
-}
-
-var errDisk = errors.New("input/output error")
-
-func (f *failing) ReadAt(p []byte, off int64) (int, error) {
-	if f.reads--; f.reads < 0 {
-		return 0, errDisk
-	}
-	return bytes.NewReader(f.b).ReadAt(p, off)
-}
-
-// An error of the reader, at whichever read, comes back as it is.
-func TestReaderFails(t *testing.T) {
-	b := build(t, 4096, true, fill("a", 3000, 100), fill("b", 3, 5<<20), drop("a", 3000, 2), nested)
-	for reads := 0; ; reads++ {
-		_, _, err := scan(&lockedReader{r: &failing{b: b, reads: reads}}, int64(len(b)))
-		if err == nil {
-			require.Greater(t, reads, 10)
-			return
-		}
-		require.ErrorIs(t, err, errDisk, "after %d reads", reads)
-	}
-}
-
-// failingVisitor stops at the n-th leaf.
-type failingVisitor struct{ boltfile.Visitor }
-
-var errVisitor = errors.New("seen enough")
-
-func (failingVisitor) Leaf(*boltfile.Leaf) error             { return errVisitor }
-func (failingVisitor) Large([]byte, *io.SectionReader) error { return errVisitor }
-func (failingVisitor) Done() error                           { return nil }
-
-func TestVisitorFails(t *testing.T) {
-	for _, valueSize := range []int{100, 5 << 20} {
-		b := build(t, 4096, false, fill("a", 5, valueSize), fill("b", 300, 100))
-		db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
-		require.NoError(t, err)
-		_, _, err = db.Scan(context.Background(), boltfile.Options{
-			Visit: func(boltfile.Bucket, int) boltfile.Visitor { return failingVisitor{} },
-		})
-		require.ErrorIs(t, err, errVisitor)
-	}
-}
-
-func TestCancelled(t *testing.T) {
-	b := build(t, 4096, false, fill("a", 3000, 100), fill("b", 3, 5<<20))
-	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancelCause(context.Background())
-	visited := 0
-	_, _, err = db.Scan(ctx, boltfile.Options{Read: func(int64) {
-		if visited++; visited == 5 {
-			cancel(nil)
-		}
-	}})
-	require.ErrorIs(t, err, context.Canceled)
-	require.Less(t, visited, 20)
-}
-
-// The same page is named each time, however the workers happen to run.
-func TestFirstOfSeveralErrors(t *testing.T) {
-	b := build(t, 4096, false, fill("a", 60_000, 100))
-	m := newImage(b)
-	leaves := m.find(typeLeaf)
-	for _, id := range leaves[len(leaves)/2:] {
-		m.set64(id, headID, 1)
-	}
-	_, want := scanBytes(m.b)
-	require.ErrorContains(t, want, "calls itself 1")
-	for range 50 {
-		_, err := scanBytes(m.b)
-		require.Equal(t, want.Error(), err.Error())
-	}
-}
-
-// forge writes a database by hand: pages by number, each with one element.
-type forge struct{ *image }
-
-func newForge(pages int) forge {
-	const pageSize = 1024
-	m := forge{&image{b: make([]byte, pages*pageSize), pageSize: pageSize}}
-	for id := range 2 {
-		m.set64(id, headID, uint64(id))
-		m.set16(id, headFlags, 4)
-		m.set32(id, 16, 0xED0CDAED)
-		m.set32(id, 20, 2)
-		m.set32(id, metaPageSize, pageSize)
-		m.set64(id, metaRoot, 2)
-		m.set64(id, metaFreelist, math.MaxUint64)
-		m.set64(id, metaHighWater, uint64(pages))
-		m.set64(id, metaTxid, uint64(id))
-		m.sum(id)
-	}
-	return m
-}
-
-func (m forge) branch(id, childPage int) {
-	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeBranch)
-	m.set16(id, headCount, 1)
-	m.set32(id, branchPos(0), 16)
-	m.set32(id, branchKey(0), 1)
-	m.set64(id, branchPgid(0), uint64(childPage))
-	m.page(id)[32] = 'k'
-}
-
-// bucket makes page id a leaf with one bucket whose root is the other page.
-func (m forge) bucket(id, root int) {
-	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeLeaf)
-	m.set16(id, headCount, 1)
-	m.set32(id, leafFlags(0), 1)
-	m.set32(id, leafPos(0), 16)
-	m.set32(id, leafKey(0), 1)
-	m.set32(id, leafValue(0), 16)
-	m.page(id)[32] = 'k'
-	m.set64(id, 33, uint64(root))
-}
-
-func (m forge) leaf(id int) {
-	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeLeaf)
-}
-
-// Trees as deep as the file is long, and circles, come to an end.
-func TestDepthBombs(t *testing.T) {
-	const pages = 100_000
-	t.Run("branches", func(t *testing.T) {
-		m := newForge(pages)
-		m.bucket(2, 3)
-		for id := 3; id < pages-1; id++ {
-			m.branch(id, id+1)
-		}
-		m.leaf(pages - 1)
-		got, err := scanBytes(m.b)
-		require.NoError(t, err) // absurd, but well-formed
-		require.Equal(t, content{"k": {}}, got)
-	})
-	t.Run("branches in a circle", func(t *testing.T) {
-		m := newForge(pages)
-		m.bucket(2, 3)
-		for id := 3; id < pages; id++ {
-			m.branch(id, id+1)
-		}
-		m.branch(pages-1, 3)
-		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 3: referenced more than once")
-	})
-	t.Run("buckets in buckets", func(t *testing.T) {
-		m := newForge(pages)
-		for id := 2; id < pages-1; id++ {
-			m.bucket(id, id+1)
-		}
-		m.leaf(pages - 1)
-		got, err := scanBytes(m.b)
-		require.NoError(t, err)
-		require.Equal(t, content{"k": {"k="}}, got)
-	})
-	t.Run("buckets in a circle", func(t *testing.T) {
-		m := newForge(pages)
-		for id := 2; id < pages; id++ {
-			m.bucket(id, id+1)
-		}
-		m.bucket(pages-1, 2)
-		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 2: referenced more than once")
-	})
-	t.Run("root in a circle", func(t *testing.T) {
-		m := newForge(10)
-		m.branch(2, 2)
-		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 2: referenced more than once")
-	})
-	t.Run("one leaf claims the whole file", func(t *testing.T) {
-		m := newForge(pages)
-		m.bucket(2, 3)
-		m.leaf(3)
-		m.set16(3, headCount, 0xFFFF)
-		m.set32(3, headOverflow, pages-4)
-		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 3: element 0: data at offset 16, want 1048576")
-	})
-}
-
-// More buckets than anyone has, which would have to be kept in memory.
-func TestTooManyBuckets(t *testing.T) {
-	b := build(t, 4096, false, func(tx *bolt.Tx) error {
-		for i := range boltfile.MaxBuckets + 1 {
-			if _, err := tx.CreateBucket(binary.BigEndian.AppendUint32(nil, uint32(i))); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	_, err := scanBytes(b)
-	require.ErrorContains(t, err, "more than 65536 buckets")
 }

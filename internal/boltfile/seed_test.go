@@ -1,8 +1,10 @@
 package boltfile_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 
@@ -21,7 +23,8 @@ func TestSeedFreelist(t *testing.T) {
 		"with a freelist":    build(t, 4096, true, fill("a", 4000, 60), drop("a", 4000, 2)),
 		"1 KiB pages":        build(t, 1024, false, fill("a", 4000, 60), drop("a", 4000, 2)),
 		"64 KiB pages":       build(t, 64<<10, false, fill("a", 4000, 60), drop("a", 4000, 2)),
-		"second meta counts": build(t, 4096, false, fill("a", 100, 60), empty("b")),
+		"first meta counts":  buildFile(t, 4096, false, fill("a", 100, 60)),
+		"second meta counts": buildFile(t, 4096, false, fill("a", 100, 60), empty("b")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := reference(t, b)
@@ -65,6 +68,71 @@ func TestSeedFreelist(t *testing.T) {
 	}
 }
 
+// patched keeps what is written to a database in memory.
+type patched struct{ b []byte }
+
+func (p patched) WriteAt(b []byte, off int64) (int, error) {
+	p.b = p.b[off:]
+	return copy(p.b[:len(b)], b), nil
+}
+
+// seed seeds a copy of b, to which a page may be added.
+func seed(t *testing.T, b []byte) (*boltfile.DB, *boltfile.Usage, []byte) {
+	t.Helper()
+	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	usage, _, err := db.Scan(t.Context(), boltfile.Options{})
+	require.NoError(t, err)
+	after := append(bytes.Clone(b), make([]byte, db.PageSize())...)
+	require.NoError(t, db.SeedFreelist(patched{after}, usage))
+	return db, usage, after
+}
+
+// One meta page is written, where bbolt would write that transaction; the one
+// that counted stays as it was, for the case that a crash tears the new one.
+func TestSeedFreelistWritesOneMetaPage(t *testing.T) {
+	for live, b := range [][]byte{
+		buildFile(t, 4096, false, fill("a", 10, 60)),
+		buildFile(t, 4096, false, fill("a", 10, 60), empty("b")),
+	} {
+		before := newImage(b)
+		require.Equal(t, live, before.live())
+		_, _, seeded := seed(t, b)
+		after := newImage(seeded)
+		next := before.get64(before.live(), metaTxid) + 1
+		at := int(next % 2)
+		require.Equal(t, next, after.get64(at, metaTxid))
+		require.Equal(t, at, after.live())
+		require.Equal(t, before.page(1-at), after.page(1-at))
+	}
+}
+
+// Where no page is free the list gets a page of its own, behind the last one.
+func TestSeedFreelistWithoutFreePages(t *testing.T) {
+	m := newForge(4)
+	m.bucket(2, 3)
+	m.leaf(3)
+	db, _, after := seed(t, m.b)
+	require.Equal(t, boltfile.Pgid(5), db.HighWater())
+	requireSameAsBbolt(t, after)
+	require.Equal(t, 4, newImage(after).freelist())
+}
+
+// A database that has a freelist is left as it is: one that bbolt wrote, and
+// one that was seeded.
+func TestSeedFreelistOnce(t *testing.T) {
+	b := build(t, 4096, true, fill("a", 4000, 60), drop("a", 4000, 2))
+	_, _, after := seed(t, b)
+	require.True(t, bytes.Equal(b, after[:len(b)]))
+
+	db, usage, _ := seed(t, build(t, 4096, false, fill("a", 4000, 60), drop("a", 4000, 2)))
+	require.NoError(t, db.SeedFreelist(&failingWriterAt{}, usage))
+}
+
+type shortWriterAt struct{}
+
+func (shortWriterAt) WriteAt(p []byte, _ int64) (int, error) { return len(p) - 1, nil }
+
 type failingWriterAt struct{ writes int }
 
 func (w *failingWriterAt) WriteAt(p []byte, _ int64) (int, error) {
@@ -87,15 +155,16 @@ func TestSeedFreelistFails(t *testing.T) {
 		require.ErrorIs(t, db.SeedFreelist(&failingWriterAt{writes}, usage), errDisk)
 	}
 
-	m := newImage(b)
-	m.set64(m.live(), metaTxid, 1<<64-1)
-	m.sum(m.live())
-	path := writeFile(t, m.b)
-	last, err := os.Open(path)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, last.Close()) }()
-	db, err = boltfile.Open(last, int64(len(b)))
-	require.NoError(t, err)
-	var corrupt *boltfile.CorruptError
-	require.ErrorAs(t, db.SeedFreelist(&failingWriterAt{9}, usage), &corrupt)
+	require.ErrorIs(t, db.SeedFreelist(shortWriterAt{}, usage), io.ErrShortWrite)
+
+	// bbolt, too, needs a transaction id after that of the seed.
+	for _, txid := range []uint64{1<<64 - 1, 1<<64 - 2} {
+		m := newImage(b)
+		m.set64(m.live(), metaTxid, txid)
+		m.sum(m.live())
+		db, err = boltfile.Open(bytes.NewReader(m.b), int64(len(b)))
+		require.NoError(t, err)
+		var corrupt *boltfile.CorruptError
+		require.ErrorAs(t, db.SeedFreelist(&failingWriterAt{9}, usage), &corrupt)
+	}
 }

@@ -3,6 +3,7 @@ package keyspace_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -104,6 +105,118 @@ func TestCounterLarge(t *testing.T) {
 	}
 	require.Equal(t, pieces*each/2+each/2, c.Live())
 	require.Less(t, c.Bytes(), 48<<20, "dead keys are forgotten")
+}
+
+// A shard is reduced time and again while pieces are still to come, out of order
+// and from several feeds: no dead key is forgotten that one of them revives.
+func TestCounterReducedOnTheWay(t *testing.T) {
+	const pieces, each, keys, apart = 2000, 30, 3000, 40
+	rng := rand.New(rand.NewPCG(9, 9))
+	for range 10 {
+		alive := map[int]bool{}
+		history := make([][]int, pieces) // keys, negative where they are deleted
+		for i := range history {
+			for range each {
+				key := 1 + rng.IntN(keys)
+				alive[key] = rng.IntN(2) == 0
+				if !alive[key] {
+					key = -key
+				}
+				history[i] = append(history[i], key)
+			}
+		}
+		want := 0
+		for _, a := range alive {
+			if a {
+				want++
+			}
+		}
+
+		order := make([]int, pieces) // a piece comes a little late, some much
+		late := make([]int, pieces)
+		for i := range order {
+			order[i], late[i] = i, i+rng.IntN(apart)
+			if rng.IntN(pieces/4) == 0 {
+				late[i] += pieces / 2
+			}
+		}
+		slices.SortStableFunc(order, func(a, b int) int { return late[a] - late[b] })
+
+		c := keyspace.NewCounter()
+		feeds := []*keyspace.Feed{c.NewFeed(), c.NewFeed(), c.NewFeed()}
+		for _, i := range order {
+			f := feeds[rng.IntN(len(feeds))]
+			f.Begin(i)
+			for _, key := range history[i] {
+				f.Add(keyspace.NewFingerprint(uint64(max(key, -key)), uint64(max(key, -key))<<32), key < 0)
+			}
+			f.End()
+		}
+		require.Equal(t, want, c.Live())
+		c.Close()
+	}
+}
+
+// Keys that came and went leave nothing behind, however many they are.
+func TestCounterForgetsTheDead(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	f := c.NewFeed()
+	const pieces, each = 2000, 100
+	for p := range pieces {
+		f.Begin(p)
+		for i := range each {
+			key := keyspace.NewFingerprint(1, uint64(p*each+i)<<32)
+			f.Add(key, false)
+			f.Add(key, true)
+		}
+		f.End()
+	}
+	require.Zero(t, c.Live())
+	require.Equal(t, keyspace.SlabBytes, c.Bytes())
+}
+
+// Memory that one shard no longer needs serves the others.
+func TestCounterSharesMemory(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	f := c.NewFeed()
+	const shards, pieces, each = 16, 200, 100
+	for p := range shards * pieces {
+		f.Begin(p)
+		for i := range each {
+			key := keyspace.NewFingerprint(uint64(p/pieces)<<56, uint64(p*each+i)<<32)
+			f.Add(key, false)
+			f.Add(key, true)
+		}
+		f.End()
+	}
+	require.Zero(t, c.Live())
+	require.LessOrEqual(t, c.Bytes(), 5*keyspace.SlabBytes)
+}
+
+// Where a number is left out the dead are kept, but do not count.
+func TestCounterWithHoles(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	f := c.NewFeed()
+	feed(f, c, 7, []change{{"a", false}, {"b", true}})
+	feed(f, c, 3, []change{{"b", false}, {"c", true}, {"a", true}})
+	require.Equal(t, 1, c.Live())
+}
+
+// All 128 bits of a fingerprint tell keys apart.
+func TestCounterComparesWholeFingerprints(t *testing.T) {
+	c := keyspace.NewCounter()
+	defer c.Close()
+	f := c.NewFeed()
+	f.Begin(0)
+	for bit := range 64 {
+		f.Add(keyspace.NewFingerprint(1<<bit, 0), false)
+		f.Add(keyspace.NewFingerprint(0, 1<<bit), false)
+	}
+	f.End()
+	require.Equal(t, 128, c.Live())
 }
 
 // A key hashed in parts is the same key.

@@ -90,9 +90,12 @@ func records(tb testing.TB) [][]byte {
 		append(bytes.Clone(unknown), full...),
 		append(bytes.Clone(full), unknown...),
 		append(bytes.Clone(full), otherType...),
+		record(tb, &mvccpb.KeyValue{Key: []byte("negative"), ModRevision: -7, Version: -1}),
 		full[:len(full)-1],
+		full[:4],
 		full[:1],
 		{0x00},
+		{0x00, 0x00},
 		{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 		{0x0b, 0x0c}, // a group
 		{0x0c},
@@ -127,7 +130,10 @@ func checkRecord(t *testing.T, b []byte) {
 	if err != nil {
 		require.ErrorIs(t, err, keyspace.ErrMalformed, "%x", b)
 		require.Zero(t, mod)
-		return // also for groups, which only ParseRecord skips
+		if wantErr == nil { // groups, which only ParseRecord skips
+			require.ErrorContains(t, err, "of wire type 3", "%x", b)
+		}
+		return
 	}
 	require.Equal(t, got.ModRevision, mod)
 	require.True(t, bytes.Equal(got.Key, read.Bytes()))

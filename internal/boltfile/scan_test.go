@@ -1,0 +1,194 @@
+package boltfile_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/boltfile"
+)
+
+// An error of the reader, at whichever read, comes back as it is.
+func TestReaderFails(t *testing.T) {
+	b := build(t, 4096, true, fill("a", 3000, 100), fill("b", 3, 5<<20), drop("a", 3000, 2), nested)
+	for reads := 0; ; reads++ {
+		_, _, err := scan(&lockedReader{r: &failing{b: b, reads: reads}}, int64(len(b)))
+		if err == nil {
+			require.Greater(t, reads, 10)
+			return
+		}
+		require.ErrorIs(t, err, errDisk, "after %d reads", reads)
+	}
+}
+
+// failingVisitor stops at the n-th leaf.
+type failingVisitor struct{ boltfile.Visitor }
+
+var errVisitor = errors.New("seen enough")
+
+func (failingVisitor) Leaf(*boltfile.Leaf) error             { return errVisitor }
+func (failingVisitor) Large([]byte, *io.SectionReader) error { return errVisitor }
+func (failingVisitor) Done() error                           { return nil }
+
+func TestVisitorFails(t *testing.T) {
+	for _, valueSize := range []int{100, 5 << 20} {
+		b := build(t, 4096, false, fill("a", 5, valueSize), fill("b", 300, 100))
+		db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+		require.NoError(t, err)
+		_, _, err = db.Scan(context.Background(), boltfile.Options{
+			Visit: func(boltfile.Bucket, int) boltfile.Visitor { return failingVisitor{} },
+		})
+		require.ErrorIs(t, err, errVisitor)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	for _, b := range [][]byte{
+		build(t, 4096, false, fill("a", 3000, 100), fill("b", 3, 5<<20)),
+		build(t, 4096, false, fill("a", 40_000, 100)),
+	} {
+		db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		visited := 0
+		_, _, err = db.Scan(ctx, boltfile.Options{Workers: 1, Read: func(int64) {
+			if visited++; visited == 5 {
+				cancel(nil)
+			}
+		}})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Less(t, visited, 20)
+	}
+}
+
+// cancelling is a visitor that ends the context at its first element.
+type cancelling struct {
+	boltfile.Visitor
+	cancel context.CancelFunc
+	seen   *int
+}
+
+func (v cancelling) Large([]byte, *io.SectionReader) error {
+	*v.seen++
+	v.cancel()
+	return nil
+}
+
+// A leaf page of many MiB is not walked to its end.
+func TestCancelledInLargeLeaf(t *testing.T) {
+	b := build(t, 4096, false, fill("a", 2, 5<<20))
+	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	seen := 0
+	_, _, err = db.Scan(ctx, boltfile.Options{Visit: func(boltfile.Bucket, int) boltfile.Visitor {
+		return cancelling{cancel: cancel, seen: &seen}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 1, seen)
+}
+
+// leafFunc is a visitor that is called for each leaf page.
+type leafFunc func() error
+
+func (f leafFunc) Leaf(*boltfile.Leaf) error             { return f() }
+func (f leafFunc) Large([]byte, *io.SectionReader) error { return nil }
+func (f leafFunc) Done() error                           { return nil }
+
+// Of two errors that of the first piece counts, also if it comes first.
+func TestErrorOfTheFirstPiece(t *testing.T) {
+	b := build(t, 4096, false, fill("a", 20, 100), fill("b", 20, 100))
+	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	for range 100 {
+		begun, failed := make(chan struct{}), make(chan struct{})
+		first := leafFunc(func() error {
+			<-begun
+			close(failed)
+			return errVisitor
+		})
+		second := leafFunc(func() error {
+			close(begun)
+			<-failed
+			for range 100 {
+				runtime.Gosched()
+			}
+			return errDisk
+		})
+		_, _, err := db.Scan(context.Background(), boltfile.Options{Workers: 2, Visit: func(b boltfile.Bucket, _ int) boltfile.Visitor {
+			return []boltfile.Visitor{first, second}[b.Index]
+		}})
+		require.ErrorIs(t, err, errVisitor)
+	}
+}
+
+// The same page is named each time, however the workers happen to run.
+func TestFirstOfSeveralErrors(t *testing.T) {
+	b := build(t, 4096, false, fill("a", 60_000, 100))
+	m := newImage(b)
+	leaves := m.find(typeLeaf)
+	for _, id := range leaves[len(leaves)/2:] {
+		m.set64(id, headID, 1)
+	}
+	_, want := scanBytes(m.b)
+	require.ErrorContains(t, want, "calls itself 1")
+	for range 50 {
+		_, err := scanBytes(m.b)
+		require.Equal(t, want.Error(), err.Error())
+	}
+}
+
+// forge writes a database by hand: pages by number, each with one element.
+type forge struct{ *image }
+
+func newForge(pages int) forge {
+	const pageSize = 1024
+	m := forge{&image{b: make([]byte, pages*pageSize), pageSize: pageSize}}
+	for id := range 2 {
+		m.set64(id, headID, uint64(id))
+		m.set16(id, headFlags, 4)
+		m.set32(id, 16, 0xED0CDAED)
+		m.set32(id, 20, 2)
+		m.set32(id, metaPageSize, pageSize)
+		m.set64(id, metaRoot, 2)
+		m.set64(id, metaFreelist, math.MaxUint64)
+		m.set64(id, metaHighWater, uint64(pages))
+		m.set64(id, metaTxid, uint64(id))
+		m.sum(id)
+	}
+	return m
+}
+
+func (m forge) branch(id, childPage int) {
+	m.set64(id, headID, uint64(id))
+	m.set16(id, headFlags, typeBranch)
+	m.set16(id, headCount, 1)
+	m.set32(id, branchPos(0), 16)
+	m.set32(id, branchKey(0), 1)
+	m.set64(id, branchPgid(0), uint64(childPage))
+	m.page(id)[32] = 'k'
+}
+
+// bucket makes page id a leaf with one bucket whose root is the other page.
+func (m forge) bucket(id, root int) {
+	m.set64(id, headID, uint64(id))
+	m.set16(id, headFlags, typeLeaf)
+	m.set16(id, headCount, 1)
+	m.set32(id, leafFlags(0), 1)
+	m.set32(id, leafPos(0), 16)
+	m.set32(id, leafKey(0), 1)
+	m.set32(id, leafValue(0), 16)
+	m.page(id)[32] = 'k'
+	m.set64(id, 33, uint64(root))
+}
+
+func (m forge) leaf(id int) {
+	m.set64(id, headID, uint64(id))
+	m.set16(id, headFlags, typeLeaf)
+}

@@ -1,0 +1,125 @@
+package snapshot_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// What Status has no opinion on, Verify does.
+func TestVerifyIsStricter(t *testing.T) {
+	revision := func(main, sub byte, mark string) string {
+		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00" + string([]byte{sub}) + mark
+	}
+	const modRevision5 = "\x0a\x01k\x18\x05"
+	for name, tt := range map[string]struct {
+		db   *snaptest.DB
+		want string
+	}{
+		"mod revision": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
+		"no record":    {snaptest.NewDB().Raw("key", revision(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
+		"put and tombstone at one revision": {
+			snaptest.NewDB().Raw("key", revision(5, 0, ""), modRevision5).Raw("key", revision(5, 0, "t"), "\x0a\x01k"),
+			"revision 5.0 follows 5.0",
+		},
+		"large": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
+			_, err := snapshot.New().Status(path)
+			require.NoError(t, err)
+			st, err := snapshot.New().Verify(context.Background(), path)
+			require.ErrorIs(t, err, snapshot.ErrCorrupt)
+			require.ErrorContains(t, err, tt.want)
+			require.Zero(t, st)
+		})
+	}
+}
+
+// Of a record that names its key twice the last one counts, in a large record as
+// in a small one.
+func TestStatusOfARepeatedKey(t *testing.T) {
+	for _, size := range []int{10, 5 << 20} {
+		put := protowire.AppendBytes([]byte("\x0a\x05other\x0a\x01k\x18\x02\x2a"), make([]byte, size))
+		path := snaptest.NewDB().
+			Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00", string(put)).
+			Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x03_\x00\x00\x00\x00\x00\x00\x00\x00t", "\x0a\x01k").
+			Write(t, filepath.Join(t.TempDir(), "db"), true)
+		st, err := snapshot.New().Status(path)
+		require.NoError(t, err)
+		require.Zero(t, st.TotalKey)
+		require.EqualValues(t, 3, st.Revision)
+	}
+}
+
+// A put and a tombstone at one revision are noticed wherever they lie, also at
+// the seam of two pieces that are read apart.
+func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
+	const records = 150
+	key := func(main byte, mark string) string {
+		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00\x00" + mark
+	}
+	path := filepath.Join(t.TempDir(), "db")
+	for twice := 1; twice <= records; twice++ {
+		db := snaptest.NewDB().PageSize(1024)
+		for i := 1; i <= records; i++ {
+			mod := protowire.AppendVarint([]byte("\x0a\x01k\x18"), uint64(i))
+			value := protowire.AppendBytes(append(mod, 0x2a), make([]byte, 300))
+			db.Raw("key", key(byte(i), ""), string(value))
+		}
+		db.Raw("key", key(byte(twice), "t"), "\x0a\x01k").Write(t, path, true)
+		_, err := snapshot.New().Verify(context.Background(), path)
+		require.ErrorIs(t, err, snapshot.ErrCorrupt)
+		require.ErrorContains(t, err, fmt.Sprintf("revision %d.0 follows %d.0", twice, twice))
+		_, err = snapshot.New().Status(path)
+		require.NoError(t, err)
+	}
+}
+
+// Every byte of the file counts: whichever is changed, Verify says so, and
+// names the page where the structure is hurt too.
+func TestVerifyNoticesEveryByte(t *testing.T) {
+	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	m := snapshot.New()
+	structure := 0
+	for i := range whole {
+		damaged := append([]byte(nil), whole...)
+		damaged[i] ^= 1 << (i % 8)
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		_, err := m.Verify(context.Background(), path)
+		require.ErrorIs(t, err, snapshot.ErrChecksum, "byte %d", i)
+		if errors.Is(err, snapshot.ErrCorrupt) {
+			structure++
+		}
+	}
+	require.NotZero(t, structure)
+	for n := range whole {
+		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
+		_, err := m.Verify(context.Background(), path)
+		require.True(t, errors.Is(err, snapshot.ErrNoTrailer) || errors.Is(err, snapshot.ErrChecksum), "%d bytes: %v", n, err)
+	}
+}
+
+func TestChecksumMessageCompares(t *testing.T) {
+	path := write(t)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	snaptest.Overwrite(t, path, info.Size()-32, make([]byte, 32))
+	_, err = snapshot.New().Verify(context.Background(), path)
+	require.ErrorIs(t, err, snapshot.ErrChecksum)
+	require.Regexp(t, `got [0-9a-f]{64}, want 0{64}`, err.Error())
+	_, err = snapshot.New().Status(path)
+	require.NoError(t, err, "Status does not look at the digest")
+}
