@@ -2,6 +2,7 @@ package boltfile_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -122,6 +123,13 @@ func TestInlineBucketsOfManyMiB(t *testing.T) {
 	}
 	requireSameAsBbolt(t, inlineBuckets(16<<20/(size+100)))
 	_, err := scanBytes(inlineBuckets(16<<20/size + 1))
+	require.ErrorContains(t, err, "bytes of names and inline buckets")
+
+	names := make([]string, 600)
+	for i := range names {
+		names[i] = fmt.Sprintf("%030000d", i)
+	}
+	_, err = scanBytes(build(t, 64<<10, false, empty(names...)))
 	require.ErrorContains(t, err, "bytes of names and inline buckets")
 }
 

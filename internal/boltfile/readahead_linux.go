@@ -3,49 +3,32 @@ package boltfile
 import (
 	"context"
 	"os"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// readers is how many reads are under way at once: a disk that serves
-	// several at a time is idle between those of a single one.
-	readers = 8
-	// readerStep is how many bytes each asks for. Reading brings the kernel to
-	// cache large folios, where an advice to read ahead leaves it single pages.
-	readerStep = 512 << 10
-)
-
-// ReadAhead brings the first size bytes of f into the page cache, in file order,
-// while they are walked in key order, which turns hundreds of thousands of
-// random reads of a cold file into a few streams. It does nothing when the file
-// is there already. The returned function ends it and must be called.
+// ReadAhead has the kernel read the first size bytes of f in file order while
+// they are walked in key order, which turns hundreds of thousands of random
+// reads of a cold file into one stream. It does nothing when the file is in the
+// page cache. The returned function ends it and must be called.
 func ReadAhead(ctx context.Context, f *os.File, size int64) (stop func()) {
 	if cached(f, size) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(readers, 1+size/readerStep) {
-		wg.Go(func() {
-			buf := make([]byte, readerStep)
-			for ctx.Err() == nil {
-				off := next.Add(readerStep) - readerStep
-				if off >= size {
-					return
-				}
-				if _, err := f.ReadAt(buf, off); err != nil {
-					return // the end, or an error that the walk will meet
-				}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		const step = 4 << 20
+		for off := int64(0); off < size && ctx.Err() == nil; off += step {
+			if unix.Fadvise(int(f.Fd()), off, min(step, size-off), unix.FADV_WILLNEED) != nil {
+				return
 			}
-		})
-	}
+		}
+	}()
 	return func() {
 		cancel()
-		wg.Wait()
+		<-done
 	}
 }
 
