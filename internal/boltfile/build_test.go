@@ -15,15 +15,10 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// build returns a database that bbolt wrote with the given page size.
+// build returns a database as bbolt streams it, written with the given page size.
 func build(tb testing.TB, pageSize int, freelist bool, transactions ...func(*bolt.Tx) error) []byte {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "db")
-	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true, NoFreelistSync: !freelist})
-	require.NoError(tb, err)
-	for _, fn := range transactions {
-		require.NoError(tb, db.Update(fn))
-	}
+	db := buildDB(tb, pageSize, freelist, transactions)
 	var b bytes.Buffer
 	require.NoError(tb, db.View(func(tx *bolt.Tx) error {
 		_, err := tx.WriteTo(&b)
@@ -37,16 +32,23 @@ func build(tb testing.TB, pageSize int, freelist bool, transactions ...func(*bol
 // those of different transactions.
 func buildFile(tb testing.TB, pageSize int, freelist bool, transactions ...func(*bolt.Tx) error) []byte {
 	tb.Helper()
+	db := buildDB(tb, pageSize, freelist, transactions)
+	path := db.Path()
+	require.NoError(tb, db.Close())
+	b, err := os.ReadFile(path)
+	require.NoError(tb, err)
+	return b
+}
+
+func buildDB(tb testing.TB, pageSize int, freelist bool, transactions []func(*bolt.Tx) error) *bolt.DB {
+	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "db")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true, NoFreelistSync: !freelist})
 	require.NoError(tb, err)
 	for _, fn := range transactions {
 		require.NoError(tb, db.Update(fn))
 	}
-	require.NoError(tb, db.Close())
-	b, err := os.ReadFile(path)
-	require.NoError(tb, err)
-	return b
+	return db
 }
 
 // fill puts n records of the given value size into a bucket.

@@ -48,8 +48,9 @@ const MaxBuckets = 1 << 16
 //
 // Errors are *CorruptError, *ShortError when the file shrinks meanwhile, the
 // reader's, the visitors' and the context's. Where several pages are damaged,
-// the same one is reported each time, unless pages are referenced twice. The buffers have 128 KiB for each
-// worker, up to 4 MiB when leaf pages are that large.
+// the same one is reported each time, unless pages are referenced twice. The
+// buffers have 128 KiB for each worker, up to 4 MiB when leaf pages are that
+// large.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
 	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}
 	if s.visit == nil {
