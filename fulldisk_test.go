@@ -39,7 +39,7 @@ func withMounts(t *testing.T) bool {
 			}
 		}
 		if err != nil {
-			t.Skipf("no disk was filled: mounting is not permitted: %v", err)
+			t.Skipf("not run: mounting is not permitted: %v", err)
 		}
 		return true
 	}
@@ -63,12 +63,12 @@ func withMounts(t *testing.T) bool {
 		err := cmd.Wait()
 		t.Log(out.String())
 		if err == nil && strings.Contains(out.String(), "--- SKIP: "+t.Name()) {
-			t.Skip("no disk was filled: mounting is not permitted")
+			t.Skip("not run: mounting is not permitted")
 		}
 		require.NoError(t, err)
 		return false
 	}
-	t.Skipf("no disk was filled: a mount namespace is not permitted: %v", denied)
+	t.Skipf("not run: a mount namespace is not permitted: %v", denied)
 	return false
 }
 

@@ -69,19 +69,11 @@ func (t *Target) plan() ([]publication, error) {
 		}
 		return append(plan, publication{from: t.TreeDir(), to: t.dir, lock: t.data}), nil
 	}
-	var last []publication
-	for _, e := range entries {
-		p := publication{from: filepath.Join(t.TreeDir(), e.Name()), to: filepath.Join(t.dir, e.Name()), lock: t.data}
-		if e.Name() == topOf(t.walRel) && len(entries) > 1 {
-			plan = append(plan, p)
-		} else {
-			last = append(last, p)
-		}
+	if len(entries) != 1 {
+		return nil, fmt.Errorf("%d entries staged for the existing %s, want 1", len(entries), t.dir)
 	}
-	if len(last) != 1 {
-		return nil, fmt.Errorf("%d entries staged for the existing %s, want 1", len(last), t.dir)
-	}
-	return append(plan, last[0]), nil
+	name := entries[0].Name()
+	return append(plan, publication{from: filepath.Join(t.TreeDir(), name), to: filepath.Join(t.dir, name), lock: t.data}), nil
 }
 
 func (t *Target) writeIntent(early *publication, last publication) error {

@@ -26,8 +26,8 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrInUse: somebody else holds the lock.
 	ErrInUse = errors.New("in use")
-	// ErrNested: the two directories of a target are the same, or one lies
-	// where the other cannot be published.
+	// ErrNested: of the two directories of a target one is, or contains, the
+	// other or the place where that is staged.
 	ErrNested = errors.New("directories overlap")
 )
 

@@ -63,11 +63,8 @@ type layout struct {
 var layouts = []layout{
 	{name: "new", dir: "srv/data"},
 	{name: "new, separate WAL", dir: "srv/data", wal: "log/wal"},
-	{name: "new, WAL in data", dir: "srv/data", wal: "srv/data/wal"},
 	{name: "existing", dir: "data", into: true},
 	{name: "existing, separate WAL", dir: "data", into: true, wal: "log/wal"},
-	{name: "existing, WAL in data", dir: "data", into: true, wal: "data/wal"},
-	{name: "existing, WAL in member", dir: "data", into: true, wal: "data/member/wal"},
 }
 
 // prepare makes what is there before.

@@ -32,7 +32,7 @@ func killBetween(t *testing.T, l layout) (root string) {
 // early are the layouts with a directory that is published before the data.
 func early() (list []layout) {
 	for _, l := range layouts {
-		if strings.Contains(l.name, "separate WAL") || l.name == "existing, WAL in data" {
+		if l.wal != "" {
 			list = append(list, l)
 		}
 	}

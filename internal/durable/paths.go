@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 )
 
 // maxLinks is how many symbolic links in a row are followed.
@@ -54,16 +53,10 @@ func lockPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
 }
 
-// below reports whether path is below dir, and what then follows it.
-func below(dir, path string) (rel string, ok bool) {
+// within reports whether path is dir or below it.
+func within(dir, path string) bool {
 	rel, err := filepath.Rel(dir, path)
-	return rel, err == nil && rel != "." && filepath.IsLocal(rel)
-}
-
-// topOf is the first element of a relative path.
-func topOf(rel string) string {
-	top, _, _ := strings.Cut(rel, string(filepath.Separator))
-	return top
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // resolveParent returns the absolute path with the symbolic links above its

@@ -17,8 +17,9 @@ const (
 type TargetConfig struct {
 	// Dir is the directory to make.
 	Dir string
-	// WALDir is a second directory that appears together with Dir, possibly on
-	// another file system. Empty: there is none. It must never exist.
+	// WALDir is a second directory that appears together with Dir, outside of
+	// it and possibly on another file system. Empty: there is none. It must
+	// never exist.
 	WALDir string
 	// AllowEmptyDir accepts a Dir that exists and holds nothing but,
 	// possibly, "lost+found".
@@ -34,9 +35,8 @@ type Target struct {
 	present bool     // there was something at Dir
 	into    bool     // Dir is to be published into, not made
 	walDir  string   // real path of WALDir, empty if there is none
-	walRel  string   // path of WALDir below Dir, empty if it is not there
 	data    *lockDir // where Dir is built
-	wal     *lockDir // where WALDir is built, nil if that is within data
+	wal     *lockDir // where WALDir is built, nil if there is none
 	created []string // missing parents that were made
 
 	published []publication
@@ -54,15 +54,14 @@ type Target struct {
 // A new Dir "a/b" is staged in "a/.b.restore" and published by renaming. Since
 // a mount point can be neither removed nor renamed over, an existing one is
 // staged in "a/b/.restore", and then the tree must have one top entry, which is
-// renamed into Dir; WALDir may be a second one.
+// renamed into Dir.
 //
 // On a file system without locks nobody can tell what a killed call left from
 // what a running one is using: there it is ErrInUse until somebody removes it.
 //
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
 // ErrInUse at once if another call is at work on either, ErrNested if the two
-// overlap so that they cannot be published one after the other, and errors of
-// the file system. After an error nothing new is left.
+// overlap, and errors of the file system. After an error nothing new is left.
 func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 	for range maxAttempts {
 		t, err := open(fsys, cfg)
@@ -106,7 +105,7 @@ func (t *Target) stage() (err error) {
 	if err := t.checkFreeLocked(); err != nil {
 		return err
 	}
-	if t.separateWAL() {
+	if t.walDir != "" {
 		if err := t.stageWAL(); err != nil {
 			return err
 		}
@@ -131,14 +130,10 @@ func (t *Target) stageWAL() (err error) {
 func (t *Target) TreeDir() string { return t.data.join(treeName) }
 
 // WALTreeDir is the path at which to make the directory that becomes WALDir. It
-// does not exist yet. It is below TreeDir if WALDir is below Dir; then what is
-// missing between them is for the caller to make. Empty without a WALDir.
+// does not exist yet. Empty without a WALDir.
 func (t *Target) WALTreeDir() string {
-	switch {
-	case t.walDir == "":
+	if t.walDir == "" {
 		return ""
-	case t.walRel != "":
-		return filepath.Join(t.TreeDir(), t.walRel)
 	}
 	return filepath.Join(t.wal.join(treeName), filepath.Base(t.walDir))
 }
@@ -177,20 +172,8 @@ func (t *Target) resolve(cfg TargetConfig) (err error) {
 }
 
 func (t *Target) checkOverlap() error {
-	nested := fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
-	if _, ok := below(t.walDir, t.dir); ok || t.walDir == t.dir {
-		return nested
-	}
-	if _, ok := below(lockPath(t.dir), t.walDir); ok {
-		return nested
-	}
-	rel, ok := below(t.dir, t.walDir)
-	if !ok {
-		return nil
-	}
-	t.walRel = rel
-	if t.into && (topOf(rel) == lostAndFound || topOf(rel) == intoLockName) {
-		return nested
+	if within(t.walDir, t.dir) || within(t.dir, t.walDir) || within(lockPath(t.dir), t.walDir) {
+		return fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
 	}
 	return nil
 }
@@ -210,7 +193,7 @@ func (t *Target) checkFree() error {
 	case t.present:
 		return existsError(t.dir)
 	}
-	if !t.separateWAL() {
+	if t.walDir == "" {
 		return nil
 	}
 	there, err := exists(t.fsys, t.walDir)
@@ -245,7 +228,7 @@ func (t *Target) tidy() error {
 	if t.into {
 		locks = append(locks, t.dataLock())
 	}
-	if t.separateWAL() {
+	if t.walDir != "" {
 		locks = append(locks, lockPath(t.walDir))
 	}
 	var errs []error
@@ -312,9 +295,6 @@ func (t *Target) lock(path string) (*lockDir, error) {
 	}
 	return l, nil
 }
-
-// separateWAL reports whether there is a WALDir that is not within Dir.
-func (t *Target) separateWAL() bool { return t.walDir != "" && t.walRel == "" }
 
 func (t *Target) dataLock() string {
 	if t.into {

@@ -108,10 +108,12 @@ func TestTargetRefused(t *testing.T) {
 		"WAL exists":                 {prepare: func(t *testing.T, root string) { dir(t, root+"/wal") }, wal: "wal", want: durable.ErrExists},
 		"WAL is a file":              {prepare: func(t *testing.T, root string) { file(t, root+"/wal") }, wal: "wal", want: durable.ErrExists},
 		"WAL is a link":              {prepare: func(t *testing.T, root string) { symlink(t, "vol", root+"/wal") }, wal: "wal", want: durable.ErrExists},
-		"WAL in existing exists":     {prepare: func(t *testing.T, root string) { dir(t, root+"/data/wal") }, wal: "data/wal", into: true, want: durable.ErrExists},
 		"same":                       {wal: "data", want: durable.ErrNested},
 		"same through a link":        {prepare: func(t *testing.T, root string) { symlink(t, ".", root+"/self") }, wal: "self/data", want: durable.ErrNested},
 		"data in WAL":                {dir: "wal/data", wal: "wal", want: durable.ErrNested},
+		"WAL in data":                {wal: "data/member/wal", want: durable.ErrNested},
+		"WAL in data through a link": {prepare: func(t *testing.T, root string) { dir(t, root+"/vol"); symlink(t, "vol", root+"/data") }, wal: "vol/wal", into: true, want: durable.ErrNested},
+		"WAL is the staging":         {wal: ".data.restore", want: durable.ErrNested},
 		"WAL in staging":             {wal: ".data.restore/wal", want: durable.ErrNested},
 		"WAL in inner staging":       {prepare: func(t *testing.T, root string) { dir(t, root+"/data") }, wal: "data/.restore/wal", into: true, want: durable.ErrNested},
 		"WAL in lost+found":          {prepare: func(t *testing.T, root string) { dir(t, root+"/data") }, wal: "data/lost+found/wal", into: true, want: durable.ErrNested},
@@ -201,19 +203,6 @@ func TestTargetThroughLinks(t *testing.T) {
 	for path := range got {
 		require.NotContains(t, path, "restore")
 	}
-}
-
-// That the WAL directory is within the data directory is seen through links.
-func TestTargetWALInLink(t *testing.T) {
-	root := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(root, "vol"), 0o700))
-	symlink(t, "vol", filepath.Join(root, "data"))
-	target, err := durable.Open(durable.OS, durable.TargetConfig{
-		Dir: filepath.Join(root, "data"), WALDir: filepath.Join(root, "vol", "wal"), AllowEmptyDir: true,
-	})
-	require.NoError(t, err)
-	require.Equal(t, filepath.Join(target.TreeDir(), "wal"), target.WALTreeDir())
-	require.NoError(t, target.Cleanup())
 }
 
 // Both directories are the same place, once called through a link.
