@@ -261,6 +261,7 @@ func BenchmarkCounter(b *testing.B) {
 				f.End()
 			}
 		}
+		require.Equal(b, len(keys), c.Live())
 		c.Close()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(keys)), "ns/key")

@@ -42,6 +42,13 @@ type shard struct {
 
 func (s *shard) at(i int) *slot { return &s.chunks[i/chunkSlots][i%chunkSlots] }
 
+// move is mostly called for a slot that is in its place already.
+func (s *shard) move(to, from int) {
+	if to != from {
+		*s.at(to) = *s.at(from)
+	}
+}
+
 func (s *shard) add(m *memory, changes []slot) {
 	for len(changes) > 0 {
 		if s.used == len(s.chunks)*chunkSlots {
@@ -71,7 +78,7 @@ func (s *shard) reduce(m *memory, index []uint32, settled uint32) []uint32 {
 		e := s.at(i)
 		for h := e.lo[0] & mask; ; h = (h + 1) & mask {
 			if index[h] == 0 {
-				*s.at(kept) = *e
+				s.move(kept, i)
 				kept++
 				index[h] = uint32(kept)
 				break
@@ -84,13 +91,14 @@ func (s *shard) reduce(m *memory, index []uint32, settled uint32) []uint32 {
 			}
 		}
 	}
-	s.used = 0
+	used := 0
 	for i := range kept {
 		if e := s.at(i); !e.tombstone() || e.piece() >= settled {
-			*s.at(s.used) = *e
-			s.used++
+			s.move(used, i)
+			used++
 		}
 	}
+	s.used = used
 	for len(s.chunks)*chunkSlots >= s.used+chunkSlots {
 		last := len(s.chunks) - 1
 		m.give(s.chunks[last])
