@@ -6,10 +6,13 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
 )
@@ -191,4 +194,35 @@ func (m forge) bucket(id, root int) {
 func (m forge) leaf(id int) {
 	m.set64(id, headID, uint64(id))
 	m.set16(id, headFlags, typeLeaf)
+}
+
+// BenchmarkScan walks a database, BenchmarkReference has bbolt walk and check it.
+func BenchmarkScan(b *testing.B) {
+	data := build(b, 4096, false, fill("key", 40_000, 1000))
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		db, err := boltfile.Open(bytes.NewReader(data), int64(len(data)))
+		require.NoError(b, err)
+		_, _, err = db.Scan(b.Context(), boltfile.Options{})
+		require.NoError(b, err)
+	}
+}
+
+func BenchmarkReference(b *testing.B) {
+	data := build(b, 4096, false, fill("key", 40_000, 1000))
+	path := filepath.Join(b.TempDir(), "db")
+	require.NoError(b, os.WriteFile(path, data, 0o600))
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true})
+		require.NoError(b, err)
+		require.NoError(b, db.View(func(tx *bolt.Tx) error {
+			for err := range tx.Check() {
+				return err
+			}
+			return nil
+		}))
+		require.NoError(b, db.Close())
+	}
 }

@@ -226,3 +226,25 @@ func ExampleParseRevision() {
 	fmt.Println(r, r.Tombstone, err)
 	// Output: 42.1 true <nil>
 }
+
+func BenchmarkParseRevision(b *testing.B) {
+	k := key(123_456, 7, false)
+	for b.Loop() {
+		if _, err := keyspace.ParseRevision(k); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParseRecord(b *testing.B) {
+	record, err := proto.Marshal(&mvccpb.KeyValue{
+		Key: []byte("/registry/pods/default/web-0"), Value: make([]byte, 1000),
+		CreateRevision: 123_000, ModRevision: 123_456, Version: 12,
+	})
+	require.NoError(b, err)
+	for b.Loop() {
+		if _, err := keyspace.ParseRecord(record); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

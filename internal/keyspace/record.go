@@ -26,18 +26,22 @@ const (
 func ParseRecord(b []byte) (Record, error) {
 	var rec Record
 	for at := 0; at < len(b); {
-		field := b[at:]
-		number, kind, n := consumeTag(field)
+		tag, n := uint64(b[at]), 1
+		if tag >= 1<<7 { // no tag that etcd writes is that large
+			tag, n = protowire.ConsumeVarint(b[at:])
+		}
 		if n < 0 {
 			return Record{}, malformed("KeyValue: tag at byte %d: %w", at, protowire.ParseError(n))
 		}
-		if number > protowire.MaxValidNumber {
-			return Record{}, malformed("KeyValue: field number %d", number)
+		number, kind := tag>>3, protowire.Type(tag&7)
+		if number < uint64(protowire.MinValidNumber) || number > uint64(protowire.MaxValidNumber) {
+			return Record{}, malformed("KeyValue: field number %d at byte %d", number, at)
 		}
+		field := b[at+n:]
 		size := 0 // of the value
-		switch field = field[n:]; kind {
+		switch kind {
 		case protowire.BytesType:
-			length, prefix := consumeVarint(field)
+			length, prefix := protowire.ConsumeVarint(field)
 			if size = prefix; prefix < 0 {
 				break
 			}
@@ -50,11 +54,11 @@ func ParseRecord(b []byte) (Record, error) {
 			}
 		case protowire.VarintType:
 			var v uint64
-			if v, size = consumeVarint(field); number == fieldModRevision {
+			if v, size = protowire.ConsumeVarint(field); number == fieldModRevision {
 				rec.ModRevision = int64(v)
 			}
 		default:
-			size = protowire.ConsumeFieldValue(number, kind, field)
+			size = protowire.ConsumeFieldValue(protowire.Number(number), kind, field)
 		}
 		if size < 0 {
 			return Record{}, malformed("KeyValue: field %d at byte %d: %w", number, at, protowire.ParseError(size))
@@ -62,22 +66,6 @@ func ParseRecord(b []byte) (Record, error) {
 		at += n + size
 	}
 	return rec, nil
-}
-
-// consumeTag is protowire.ConsumeTag, and consumeVarint its ConsumeVarint, with
-// a short way for what has one byte, as all tags that etcd writes.
-func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
-	if tag := b[0]; tag >= 1<<3 && tag < 1<<7 {
-		return protowire.Number(tag >> 3), protowire.Type(tag & 7), 1
-	}
-	return protowire.ConsumeTag(b)
-}
-
-func consumeVarint(b []byte) (uint64, int) {
-	if len(b) > 0 && b[0] < 1<<7 {
-		return uint64(b[0]), 1
-	}
-	return protowire.ConsumeVarint(b)
 }
 
 // ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to
