@@ -1,6 +1,8 @@
 package boltfile_test
 
 import (
+	"context"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -50,4 +52,18 @@ func TestReadAheadFillsCache(t *testing.T) {
 	stop := boltfile.ReadAhead(t.Context(), f, size)
 	require.Eventually(t, func() bool { return inCache(t, f, size) == size }, time.Minute, time.Millisecond)
 	stop()
+}
+
+func TestReadStretch(t *testing.T) {
+	const size = 1 << 20
+	f, err := os.Open(writeFile(t, make([]byte, size)))
+	require.NoError(t, err)
+	require.NoError(t, boltfile.ReadStretch(t.Context(), f, 0, size))
+	require.NoError(t, boltfile.ReadStretch(t.Context(), f, size-1, size))
+	require.ErrorIs(t, boltfile.ReadStretch(t.Context(), f, 0, size+1), io.ErrUnexpectedEOF, "a file that has become shorter")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, boltfile.ReadStretch(ctx, f, 0, size), context.Canceled)
+	require.NoError(t, f.Close())
+	require.Error(t, boltfile.ReadStretch(t.Context(), f, 0, size))
 }

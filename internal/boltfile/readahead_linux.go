@@ -2,34 +2,83 @@ package boltfile
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
+const (
+	// readAheadStreams and readAheadStretch are a compromise between disks
+	// with a large read-ahead of their own and those with a small one.
+	readAheadStreams = 3
+	readAheadStretch = 32 << 20
+	// readAheadCall is how many bytes a call asks for, which cannot be
+	// cancelled.
+	readAheadCall = 256 << 10
+)
+
 // ReadAhead has the kernel read the first size bytes of f in file order while
 // they are walked in key order, which turns hundreds of thousands of random
-// reads of a cold file into one stream. It does nothing when the file is in the
-// page cache. The returned function ends it and must be called.
+// reads of a cold file into a few streams. It does nothing when the file is in
+// the page cache. The returned function ends it and must be called.
 func ReadAhead(ctx context.Context, f *os.File, size int64) (stop func()) {
 	if cached(f, size) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		const step = 4 << 20
-		for off := int64(0); off < size && ctx.Err() == nil; off += step {
-			if unix.Fadvise(int(f.Fd()), off, min(step, size-off), unix.FADV_WILLNEED) != nil {
-				return
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range readAheadStreams {
+		wg.Go(func() {
+			for {
+				end := next.Add(readAheadStretch)
+				off := end - readAheadStretch
+				if off >= size || readStretch(ctx, f, off, min(end, size)) != nil {
+					return
+				}
 			}
-		}
-	}()
+		})
+	}
 	return func() {
 		cancel()
-		<-done
+		wg.Wait()
 	}
+}
+
+// readStretch sends bytes of f to nowhere, which leaves them in the page cache
+// without a copy. The kernel adapts to each open file how far it reads ahead,
+// so this one must not be that of the walk.
+func readStretch(ctx context.Context, f *os.File, off, end int64) error {
+	own, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = own.Close() }() // only read from
+	if err := unix.Fadvise(int(own.Fd()), 0, 0, unix.FADV_SEQUENTIAL); err != nil {
+		return err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = null.Close() }() // keeps nothing
+	for off < end && ctx.Err() == nil {
+		n, err := unix.Sendfile(int(null.Fd()), int(own.Fd()), &off, int(min(readAheadCall, end-off)))
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // cached says whether a sample of the file's pages is in the page cache.

@@ -1,0 +1,3 @@
+package boltfile
+
+var ReadStretch = readStretch
