@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -45,19 +44,24 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
-	writeback := follow(func(from, to int64) error { return c.startWriteback(ctx, from, to) })
-	sum := sha256.New()
-	digest := follow(func(from, to int64) error {
-		if c.skipHash {
-			return nil
-		}
-		return hashRange(ctx, sum, c.dst, from, to, func(int64) {})
-	})
+	followers := []follower{follow(func(from, to int64) error { return c.startWriteback(ctx, from, to) })}
+	digest := newRangeHash(c.dst)
+	if !c.skipHash {
+		followers = append(followers, follow(func(from, to int64) error {
+			return digest.add(ctx, from, to, func(int64) {})
+		}))
+	}
 	err := c.copyPieces(ctx, size, mt, func(end int64) {
-		writeback.upTo(end)
-		digest.upTo(end)
+		for _, f := range followers {
+			f.upTo(end)
+		}
 	})
-	finish := func() error { return joinCauses(digest.end(), writeback.end()) }
+	finish := func() (err error) {
+		for _, f := range followers {
+			err = joinCauses(f.end(), err)
+		}
+		return err
+	}
 	if err != nil {
 		return copied{}, joinCauses(err, finish())
 	}
@@ -66,7 +70,7 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		if err := finish(); err != nil || c.skipHash {
 			return err
 		}
-		return c.compare([trailer.Size]byte(sum.Sum(nil)), size)
+		return c.compare([trailer.Size]byte(digest.Sum(nil)), size)
 	}}, nil
 }
 

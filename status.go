@@ -125,8 +125,8 @@ const digestBuffer = 1 << 20
 // checkDigest compares the SHA-256 of the first size bytes with the 32 bytes
 // that follow.
 func checkDigest(ctx context.Context, r io.ReaderAt, size int64, read func(int64)) error {
-	h := sha256.New()
-	if err := hashRange(ctx, h, r, 0, size, read); err != nil {
+	h := newRangeHash(r)
+	if err := h.add(ctx, 0, size, read); err != nil {
 		return err
 	}
 	want, err := trailer.Read(r, size+trailer.Size)
@@ -139,19 +139,29 @@ func checkDigest(ctx context.Context, r io.ReaderAt, size int64, read func(int64
 	return nil
 }
 
-// hashRange hashes the bytes of r from off to end, and tells how many it has.
-func hashRange(ctx context.Context, h hash.Hash, r io.ReaderAt, off, end int64, read func(int64)) error {
-	buf := make([]byte, min(digestBuffer, end-off))
+// rangeHash hashes a database range by range.
+type rangeHash struct {
+	hash.Hash
+	r   io.ReaderAt
+	buf []byte
+}
+
+func newRangeHash(r io.ReaderAt) *rangeHash {
+	return &rangeHash{Hash: sha256.New(), r: r, buf: make([]byte, digestBuffer)}
+}
+
+// add hashes the bytes from off to end, and tells how many it has.
+func (h *rangeHash) add(ctx context.Context, off, end int64, read func(int64)) error {
 	for off < end {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p := buf[:min(int64(len(buf)), end-off)]
-		n, err := r.ReadAt(p, off)
+		p := h.buf[:min(int64(len(h.buf)), end-off)]
+		n, err := h.r.ReadAt(p, off)
 		if n < len(p) {
 			return truncated(fmt.Errorf("hash database: byte %d: %w", off+int64(n), err))
 		}
-		_, _ = h.Write(p)
+		_, _ = h.Write(p) // a hash never fails
 		off += int64(n)
 		read(int64(n))
 	}
