@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"image/color"
@@ -33,20 +34,21 @@ var (
 )
 
 // writeChart draws into an SVG file.
-func (r report) writeChart(path string) (err error) {
+func (r report) writeChart(path string) error {
 	grid, width, height, err := r.panels()
 	if err != nil {
 		return err
 	}
 	canvas := vgsvg.New(width, height)
 	drawPanels(grid, draw.New(canvas))
-	f, err := os.Create(path)
-	if err != nil {
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = canvas.WriteTo(f)
-	return err
+	// The font that the text was measured with is not everywhere; these have
+	// its metrics.
+	text := strings.ReplaceAll(svg.String(), "font-family:Liberation Serif;", "font-family:Liberation Serif,Times New Roman,Times,serif;")
+	return os.WriteFile(path, []byte(text), 0o644)
 }
 
 // panels has one for each operation: bars for one size, lines over the size

@@ -114,6 +114,7 @@ func TestChart(t *testing.T) {
 			svg, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.Contains(t, string(svg), ">Status, warm")
+			require.NotContains(t, string(svg), "font-family:Liberation Serif;", "a font that is not everywhere, alone")
 			if !strings.HasPrefix(name, "failed") {
 				require.Contains(t, string(svg), ">this package<")
 			}
