@@ -45,8 +45,9 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		size -= trailer.Size
 	}
 	followers := []follower{follow(func(from, to int64) error { return c.startWriteback(ctx, from, to) })}
-	digest := newRangeHash(c.dst)
+	var digest *rangeHash
 	if !c.skipHash {
+		digest = newRangeHash(c.dst)
 		followers = append(followers, follow(func(from, to int64) error {
 			return digest.add(ctx, from, to, func(int64) {})
 		}))
@@ -128,13 +129,24 @@ func (c *fileCopy) copyPiece(off, n int64) (int64, error) {
 // startWriteback asks for the write-back of what has been copied. It waits where
 // the queue of the disk is full.
 func (c *fileCopy) startWriteback(ctx context.Context, off, end int64) error {
+	return inPieces(ctx, off, end, func(off, n int64) error {
+		if err := c.fs.StartWriteback(c.dst, off, n); err != nil {
+			return fmt.Errorf("start write-back: %w", err)
+		}
+		return nil
+	})
+}
+
+// inPieces calls do for one piece of a range after the other. A context that
+// ends waits for one of them at the most.
+func inPieces(ctx context.Context, off, end int64, do func(off, n int64) error) error {
 	for off < end {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(copyPiece, end-off)
-		if err := c.fs.StartWriteback(c.dst, off, n); err != nil {
-			return fmt.Errorf("start write-back: %w", err)
+		if err := do(off, n); err != nil {
+			return err
 		}
 		off += n
 	}

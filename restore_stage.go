@@ -84,15 +84,12 @@ func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) e
 // awaitDisk waits until the database is on the disk, a piece at a time, so that
 // the sync at the end, which cannot be cancelled, has little left to do.
 func (s *staging) awaitDisk(ctx context.Context, f durable.File) error {
-	for off := int64(0); off < s.size; off += copyPiece {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := s.fs.AwaitWriteback(f, off, min(copyPiece, s.size-off)); err != nil {
+	return inPieces(ctx, 0, s.size, func(off, n int64) error {
+		if err := s.fs.AwaitWriteback(f, off, n); err != nil {
 			return fmt.Errorf("wait for write-back: %w", err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, scan boltfile.Options) (*boltfile.DB, *boltfile.Usage, error) {

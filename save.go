@@ -32,8 +32,8 @@ type Saved struct {
 // replaced in that one moment: on any error, and if the process is killed, it
 // is untouched. On error nothing else is left either; what a killed process
 // leaves beside dbPath, the next Save to it removes. A symbolic link at dbPath is
-// followed, its target replaced. Concurrent calls, also for
-// one dbPath, each publish a whole file, the last one to end wins.
+// followed, its target replaced. Concurrent calls, also for one dbPath, each
+// publish a whole file, the last one to end wins.
 //
 // An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
 // [ErrStalled] means that the server could not be reached, or sent no byte, for
@@ -46,9 +46,9 @@ type Saved struct {
 // would with etcd's client: errors of package rpctypes and gRPC status codes
 // are found with [errors.Is] and status.Code.
 //
-// On Linux a large snapshot does not push other files, such as the database of an etcd
-// on the same machine, out of the page cache: but for its last 16 MiB, the file
-// is not left there.
+// On Linux a large snapshot does not push other files, such as the database of
+// an etcd on the same machine, out of the page cache: but for its last 16 MiB,
+// the file is not left there.
 //
 // cfg means what it means to [clientv3.New], and is not modified. Windows and
 // message sizes that it sets are kept; where it sets none, Save has windows

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,23 +70,13 @@ func allocate(f *os.File, size int64) error {
 }
 
 func startWriteback(f *os.File, off, n int64) error {
-	err := syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
-	for _, refused := range []error{unix.ENOSYS, unix.EINVAL, unix.ESPIPE} {
-		if errors.Is(err, refused) {
-			return nil
-		}
-	}
-	return err
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.ENOSYS, unix.EINVAL, unix.ESPIPE)
 }
 
 func awaitWriteback(f *os.File, off, n int64) error {
-	err := syncRange(f, off, n,
-		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-	// Any other error may be that of a write, which is told only once.
-	if errors.Is(err, unix.ENOSYS) {
-		return nil
-	}
-	return err
+	// Any error but ENOSYS may be that of a write, which is told only once.
+	return syncRange(f, off, n,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER, unix.ENOSYS)
 }
 
 func dropCache(f *os.File, off, n int64) {
@@ -93,9 +84,11 @@ func dropCache(f *os.File, off, n int64) {
 	_ = withFd(f, func(fd uintptr) error { return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED) })
 }
 
-func syncRange(f *os.File, off, n int64, flags int) error {
+// syncRange takes the errors in refused as the answer of a kernel or a file
+// system that cannot do it.
+func syncRange(f *os.File, off, n int64, flags int, refused ...error) error {
 	err := withFd(f, func(fd uintptr) error { return unix.SyncFileRange(int(fd), off, n, flags) })
-	if err == nil {
+	if err == nil || slices.Contains(refused, err) {
 		return nil
 	}
 	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}

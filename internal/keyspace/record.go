@@ -33,9 +33,9 @@ func ParseRecord(b []byte) (Record, error) {
 		if n < 0 {
 			return Record{}, malformed("KeyValue: tag at byte %d: %w", at, protowire.ParseError(n))
 		}
-		number, kind := tag>>3, protowire.Type(tag&7)
-		if number < uint64(protowire.MinValidNumber) || number > uint64(protowire.MaxValidNumber) {
-			return Record{}, malformed("KeyValue: field number %d at byte %d", number, at)
+		number, kind := protowire.DecodeTag(tag)
+		if !number.IsValid() {
+			return Record{}, malformed("KeyValue: field number %d at byte %d", tag>>3, at)
 		}
 		field := b[at+n:]
 		size := 0 // of the value
@@ -58,7 +58,7 @@ func ParseRecord(b []byte) (Record, error) {
 				rec.ModRevision = int64(v)
 			}
 		default:
-			size = protowire.ConsumeFieldValue(protowire.Number(number), kind, field)
+			size = protowire.ConsumeFieldValue(number, kind, field)
 		}
 		if size < 0 {
 			return Record{}, malformed("KeyValue: field %d at byte %d: %w", number, at, protowire.ParseError(size))
@@ -76,7 +76,7 @@ func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision i
 	for in.left > 0 {
 		tag := in.varint()
 		number, kind := protowire.DecodeTag(tag)
-		if in.err == nil && (number < protowire.MinValidNumber || tag>>3 > uint64(protowire.MaxValidNumber)) {
+		if in.err == nil && !number.IsValid() {
 			return 0, malformed("KeyValue: field number %d", tag>>3)
 		}
 		switch {
