@@ -2,7 +2,6 @@ package snapshot_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot"
-	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/snaptest"
 )
@@ -87,20 +85,19 @@ func (h *handmade) write(tb testing.TB, root, highWater uint64) string {
 	whole := snaptest.NewDB().Put("a", "b").PageSize(handmadePage).Bytes(tb, false)
 	db := append(whole[:2*handmadePage:2*handmadePage], h.pages...)
 	path := filepath.Join(tb.TempDir(), "db")
-	require.NoError(tb, os.WriteFile(path, db, 0o600))
+	require.NoError(tb, os.WriteFile(path, append(db, make([]byte, 32)...), 0o600))
 	snaptest.SetMetas(tb, path, func(m *snaptest.Meta) { m.Root, m.HighWater, m.Freelist = root, highWater, math.MaxUint64 })
-	db, err := os.ReadFile(path)
-	require.NoError(tb, err)
-	sum := sha256.Sum256(db)
-	require.NoError(tb, os.WriteFile(path, append(db, sum[:]...), 0o600))
+	snaptest.FixTrailer(tb, path)
 	return path
 }
 
-// revisionKey is the key of a record, and keyValue a record of size bytes.
-func revisionKey(n int) []byte {
-	return append(binary.BigEndian.AppendUint64(nil, uint64(n)), "_\x00\x00\x00\x00\x00\x00\x00\x00"...)
+// revisionKey is the key of a record; mark is "t" for a tombstone.
+func revisionKey(main, sub int, mark string) string {
+	b := append(binary.BigEndian.AppendUint64(nil, uint64(main)), '_')
+	return string(binary.BigEndian.AppendUint64(b, uint64(sub))) + mark
 }
 
+// keyValue is a record with a value of size bytes.
 func keyValue(key string, revision, size int) []byte {
 	b := append([]byte{0x0a, byte(len(key))}, key...)
 	b = binary.AppendUvarint(append(b, 0x18), uint64(revision))
@@ -136,8 +133,8 @@ func TestBucketInKeySpace(t *testing.T) {
 		inline := make([]byte, 32)
 		binary.NativeEndian.PutUint16(inline[16+8:], 2)
 		keys := h.leaf(
-			entry{key: revisionKey(1), value: keyValue("a", 1, size)},
-			entry{key: revisionKey(2), value: inline, bucket: true},
+			entry{key: []byte(revisionKey(1, 0, "")), value: keyValue("a", 1, size)},
+			entry{key: []byte(revisionKey(2, 0, "")), value: inline, bucket: true},
 		)
 		path := h.write(t, h.leaf(bucket("key", keys)), h.next())
 		_, err := snapshot.New().Status(path)
@@ -166,7 +163,7 @@ func TestManyRecordsOnLargePage(t *testing.T) {
 	const records = 65_000
 	var entries []entry
 	for i := range records {
-		entries = append(entries, entry{key: revisionKey(i + 1), value: keyValue(fmt.Sprintf("key-%05d", i), i+1, 40)})
+		entries = append(entries, entry{key: []byte(revisionKey(i+1, 0, "")), value: keyValue(fmt.Sprintf("key-%05d", i), i+1, 40)})
 	}
 	h := &handmade{}
 	path := h.write(t, h.leaf(bucket("key", h.leaf(entries...))), h.next())
@@ -198,39 +195,6 @@ func TestLargeBranchKeys(t *testing.T) {
 	_, err := snapshot.New().Status(path)
 	require.ErrorIs(t, err, snapshot.ErrCorrupt)
 	require.ErrorContains(t, err, "bytes of branch keys")
-}
-
-// The context ends a call also within one large value.
-func TestCancelledWithinValue(t *testing.T) {
-	h := &handmade{}
-	values := h.leaf(entry{key: []byte("k"), value: make([]byte, 64<<20)})
-	path := h.write(t, h.leaf(bucket("x", values)), h.next())
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, f.Close()) }()
-	info, err := f.Stat()
-	require.NoError(t, err)
-	db, err := boltfile.Open(f, info.Size())
-	require.NoError(t, err)
-	_, _, err = db.Scan(ctx, boltfile.Options{Visit: func(boltfile.Bucket, int) boltfile.Visitor { return &cancelInValue{cancel: cancel} }})
-	require.ErrorIs(t, err, context.Canceled)
-}
-
-// cancelInValue cancels when it has read the beginning of a value.
-type cancelInValue struct{ cancel context.CancelFunc }
-
-func (*cancelInValue) Leaf(*boltfile.Leaf) error { return nil }
-func (*cancelInValue) Done() error               { return nil }
-
-func (c *cancelInValue) Large(_ []byte, value *io.SectionReader) error {
-	if _, err := value.Read(make([]byte, 1)); err != nil {
-		return err
-	}
-	c.cancel()
-	_, err := io.Copy(io.Discard, value)
-	return err
 }
 
 // slowDisk lets nothing be written back until the call is cancelled.

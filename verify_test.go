@@ -18,21 +18,18 @@ import (
 
 // What Status has no opinion on, Verify does.
 func TestVerifyIsStricter(t *testing.T) {
-	revision := func(main, sub byte, mark string) string {
-		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00" + string([]byte{sub}) + mark
-	}
 	const modRevision5 = "\x0a\x01k\x18\x05"
 	for name, tt := range map[string]struct {
 		db   *snaptest.DB
 		want string
 	}{
-		"mod revision": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
-		"no record":    {snaptest.NewDB().Raw("key", revision(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
+		"mod revision": {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
+		"no record":    {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
 		"put and tombstone at one revision": {
-			snaptest.NewDB().Raw("key", revision(5, 0, ""), modRevision5).Raw("key", revision(5, 0, "t"), "\x0a\x01k"),
+			snaptest.NewDB().Raw("key", revisionKey(5, 0, ""), modRevision5).Raw("key", revisionKey(5, 0, "t"), "\x0a\x01k"),
 			"revision 5.0 follows 5.0",
 		},
-		"large": {snaptest.NewDB().Raw("key", revision(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
+		"large": {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
@@ -52,8 +49,8 @@ func TestStatusOfARepeatedKey(t *testing.T) {
 	for _, size := range []int{10, 5 << 20} {
 		put := protowire.AppendBytes([]byte("\x0a\x05other\x0a\x01k\x18\x02\x2a"), make([]byte, size))
 		path := snaptest.NewDB().
-			Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00", string(put)).
-			Raw("key", "\x00\x00\x00\x00\x00\x00\x00\x03_\x00\x00\x00\x00\x00\x00\x00\x00t", "\x0a\x01k").
+			Raw("key", revisionKey(2, 0, ""), string(put)).
+			Raw("key", revisionKey(3, 0, "t"), "\x0a\x01k").
 			Write(t, filepath.Join(t.TempDir(), "db"), true)
 		st, err := snapshot.New().Status(path)
 		require.NoError(t, err)
@@ -66,18 +63,15 @@ func TestStatusOfARepeatedKey(t *testing.T) {
 // the seam of two pieces that are read apart.
 func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
 	const records = 150
-	key := func(main byte, mark string) string {
-		return "\x00\x00\x00\x00\x00\x00\x00" + string([]byte{main}) + "_\x00\x00\x00\x00\x00\x00\x00\x00" + mark
-	}
 	path := filepath.Join(t.TempDir(), "db")
 	for twice := 1; twice <= records; twice++ {
 		db := snaptest.NewDB().PageSize(1024)
 		for i := 1; i <= records; i++ {
 			mod := protowire.AppendVarint([]byte("\x0a\x01k\x18"), uint64(i))
 			value := protowire.AppendBytes(append(mod, 0x2a), make([]byte, 300))
-			db.Raw("key", key(byte(i), ""), string(value))
+			db.Raw("key", revisionKey(i, 0, ""), string(value))
 		}
-		db.Raw("key", key(byte(twice), "t"), "\x0a\x01k").Write(t, path, true)
+		db.Raw("key", revisionKey(twice, 0, "t"), "\x0a\x01k").Write(t, path, true)
 		_, err := snapshot.New().Verify(context.Background(), path)
 		require.ErrorIs(t, err, snapshot.ErrCorrupt)
 		require.ErrorContains(t, err, fmt.Sprintf("revision %d.0 follows %d.0", twice, twice))

@@ -175,9 +175,7 @@ func newFreelist(n int) forge {
 		m.set64(id, metaFreelist, 3)
 		m.sum(id)
 	}
-	m.set64(3, headID, 3)
-	m.set16(3, headFlags, 16)
-	m.set16(3, headCount, uint16(min(n, 0xFFFF)))
+	m.header(3, 16, uint16(min(n, 0xFFFF)))
 	m.set32(3, headOverflow, uint32(own-1))
 	list := m.b[3*m.pageSize+16:]
 	if n >= 0xFFFF {

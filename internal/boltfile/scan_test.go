@@ -97,6 +97,36 @@ func TestCancelledInLargeLeaf(t *testing.T) {
 	require.Equal(t, 1, seen)
 }
 
+// cancellingInside ends the context when it has read the beginning of a value.
+type cancellingInside struct {
+	boltfile.Visitor
+	cancel context.CancelFunc
+}
+
+func (v cancellingInside) Large(_ []byte, value *io.SectionReader) error {
+	if _, err := value.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	v.cancel()
+	_, err := io.Copy(io.Discard, value)
+	return err
+}
+
+func (cancellingInside) Done() error { return nil }
+
+// Nor is one large value read to its end.
+func TestCancelledInLargeValue(t *testing.T) {
+	b := build(t, 4096, false, fill("a", 1, 64<<20))
+	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, _, err = db.Scan(ctx, boltfile.Options{Visit: func(boltfile.Bucket, int) boltfile.Visitor {
+		return cancellingInside{cancel: cancel}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 // leafFunc is a visitor that is called for each leaf page.
 type leafFunc func() error
 
@@ -154,8 +184,7 @@ func newForge(pages int) forge {
 	const pageSize = 1024
 	m := forge{&image{b: make([]byte, pages*pageSize), pageSize: pageSize}}
 	for id := range 2 {
-		m.set64(id, headID, uint64(id))
-		m.set16(id, headFlags, 4)
+		m.header(id, 4, 0)
 		m.set32(id, 16, 0xED0CDAED)
 		m.set32(id, 20, 2)
 		m.set32(id, metaPageSize, pageSize)
@@ -168,10 +197,14 @@ func newForge(pages int) forge {
 	return m
 }
 
-func (m forge) branch(id, childPage int) {
+func (m forge) header(id int, flags, count uint16) {
 	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeBranch)
-	m.set16(id, headCount, 1)
+	m.set16(id, headFlags, flags)
+	m.set16(id, headCount, count)
+}
+
+func (m forge) branch(id, childPage int) {
+	m.header(id, typeBranch, 1)
 	m.set32(id, branchPos(0), 16)
 	m.set32(id, branchKey(0), 1)
 	m.set64(id, branchPgid(0), uint64(childPage))
@@ -180,9 +213,7 @@ func (m forge) branch(id, childPage int) {
 
 // bucket makes page id a leaf with one bucket whose root is the other page.
 func (m forge) bucket(id, root int) {
-	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeLeaf)
-	m.set16(id, headCount, 1)
+	m.header(id, typeLeaf, 1)
 	m.set32(id, leafFlags(0), 1)
 	m.set32(id, leafPos(0), 16)
 	m.set32(id, leafKey(0), 1)
@@ -191,10 +222,7 @@ func (m forge) bucket(id, root int) {
 	m.set64(id, 33, uint64(root))
 }
 
-func (m forge) leaf(id int) {
-	m.set64(id, headID, uint64(id))
-	m.set16(id, headFlags, typeLeaf)
-}
+func (m forge) leaf(id int) { m.header(id, typeLeaf, 0) }
 
 // BenchmarkScan walks a database, BenchmarkReference has bbolt walk and check it.
 func BenchmarkScan(b *testing.B) {
