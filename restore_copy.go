@@ -88,6 +88,7 @@ func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
 
 // copyPieces copies size bytes and tells how far it has come.
 func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, done func(end int64)) error {
+	defer boltfile.ReadAhead(ctx, c.src, size)()
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
 			return err

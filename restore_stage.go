@@ -69,6 +69,8 @@ func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) e
 		scan := boltfile.Options{}
 		if c.hashing {
 			scan.Workers = besideDigest()
+		} else { // a copy that shares the blocks of the snapshot was not in memory
+			defer boltfile.ReadAhead(ctx, f, c.size)()
 		}
 		db, usage, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
 		if err := joinCauses(c.finish(), err); err != nil {

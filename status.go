@@ -88,6 +88,8 @@ func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err e
 	}
 	size -= trailer.Size
 
+	defer boltfile.ReadAhead(ctx, f, size)()
+
 	mt := m.newMeter("verify", PhaseRead, size)
 	digest := make(chan error, 1)
 	go func() { digest <- checkDigest(ctx, f, size, mt.add) }()

@@ -86,6 +86,11 @@ var operations = []operation{
 		{peerName, rolePeer, peerRestore(false)},
 		{oursName, roleOurs, oursRestore(false)},
 	}},
+	{Name: "restore-cold", Title: "Restore, cold", Cold: true, Variants: []variant{
+		{"copy + fsync", roleFloor, copyFloor},
+		{peerName, rolePeer, peerRestore(false)},
+		{oursName, roleOurs, oursRestore(false)},
+	}},
 	{Name: "restore-skip", Title: "Restore, SkipHashCheck", Variants: []variant{
 		{"copy + fsync", roleFloor, copyFloor},
 		{peerName, rolePeer, peerRestore(true)},

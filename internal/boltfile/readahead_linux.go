@@ -21,12 +21,15 @@ const (
 	readAheadCall = 256 << 10
 )
 
-// ReadAhead has the kernel read the first size bytes of f in file order while
-// they are walked in key order, which turns hundreds of thousands of random
-// reads of a cold file into a few streams. It does nothing when the file is in
-// the page cache. The returned function ends it and must be called.
-func ReadAhead(ctx context.Context, f *os.File, size int64) (stop func()) {
-	if cached(f, size) {
+// ReadAhead has the kernel read the first size bytes of r in a few streams. A
+// walk in key order through a cold file, which is hundreds of thousands of
+// random reads otherwise, finds them in memory, and so does a single reader that
+// would not keep the disk busy. It does nothing when they are in the page cache
+// already, or when r is not an [*os.File]. The returned function ends it and
+// must be called.
+func ReadAhead(ctx context.Context, r io.ReaderAt, size int64) (stop func()) {
+	f, ok := r.(*os.File)
+	if !ok || cached(f, size) {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,8 +4,8 @@ package boltfile
 
 import (
 	"context"
-	"os"
+	"io"
 )
 
-// ReadAhead does nothing here: the walk reads in key order.
-func ReadAhead(context.Context, *os.File, int64) (stop func()) { return func() {} }
+// ReadAhead does nothing here: a walk reads in key order.
+func ReadAhead(context.Context, io.ReaderAt, int64) (stop func()) { return func() {} }
