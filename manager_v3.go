@@ -13,8 +13,8 @@ import (
 const DefaultStallTimeout = time.Minute
 
 // V3Manager is the Manager for v3 snapshots, with what goes beyond the
-// documented interface. It is immutable after [New] and safe for concurrent
-// use; any number of calls may run at once.
+// documented interface. [New] makes one; the zero value is of no use. It is
+// immutable and safe for concurrent use; any number of calls may run at once.
 type V3Manager struct {
 	lg           *zap.Logger
 	progress     func(Progress)

@@ -40,7 +40,8 @@ type RestoreConfig struct {
 	SkipHashCheck bool
 
 	// InitialMmapSize is the size in bytes that the database is mapped with
-	// while it is edited. Zero, the default, maps what the file needs.
+	// while it is edited. Zero, the default, maps what the file needs. Windows,
+	// where the file would grow to that size, takes no notice of it.
 	InitialMmapSize uint64
 
 	// RevisionBump is added to the latest revision, so that clients with

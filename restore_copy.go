@@ -39,16 +39,17 @@ type fileCopy struct {
 }
 
 // run is a copyFunc.
-func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
+func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 	size := c.size
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
-	followers := []follower{follow(func(from, to int64) error { return c.startWriteback(ctx, from, to) })}
+	ctx, fail := context.WithCancelCause(caller) // the first to fail ends the others
+	followers := []follower{follow(fail, func(from, to int64) error { return c.startWriteback(ctx, from, to) })}
 	var digest *rangeHash
 	if !c.skipHash {
 		digest = newRangeHash(c.dst)
-		followers = append(followers, follow(func(from, to int64) error {
+		followers = append(followers, follow(fail, func(from, to int64) error {
 			return digest.add(ctx, from, to, func(int64) {})
 		}))
 	}
@@ -57,14 +58,19 @@ func (c *fileCopy) run(ctx context.Context, mt *meter) (copied, error) {
 			f.upTo(end)
 		}
 	})
-	finish := func() (err error) {
+	finish := func() error {
 		for _, f := range followers {
-			err = joinCauses(f.end(), err)
+			f.end()
 		}
-		return err
+		defer fail(nil)
+		if caller.Err() != nil {
+			return caller.Err()
+		}
+		return context.Cause(ctx)
 	}
 	if err != nil {
-		return copied{}, joinCauses(err, finish())
+		fail(err)
+		return copied{}, finish()
 	}
 	mt.finish()
 	return copied{size: size, hashing: !c.skipHash, finish: func() error {
@@ -158,24 +164,28 @@ func inPieces(ctx context.Context, off, end int64, do func(off, n int64) error) 
 type follower struct {
 	far  *atomic.Int64 // how far copying has come
 	wake chan struct{} // when it has come farther, with room for one
-	done chan error
+	done chan struct{}
 }
 
 // follow starts a follower, whose end must be called. It does one range after
-// the other, up to its first error; copying never waits for it.
-func follow(do func(from, to int64) error) follower {
-	f := follower{far: new(atomic.Int64), wake: make(chan struct{}, 1), done: make(chan error, 1)}
+// the other, up to its first error, which it gives to fail; copying never waits
+// for it.
+func follow(fail context.CancelCauseFunc, do func(from, to int64) error) follower {
+	f := follower{far: new(atomic.Int64), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
-		var err error
+		defer close(f.done)
+		failed := false
 		from := int64(0)
 		for range f.wake {
 			to := f.far.Load()
-			if err == nil && from < to {
-				err = do(from, to)
+			if !failed && from < to {
+				if err := do(from, to); err != nil {
+					failed = true
+					fail(err)
+				}
 			}
 			from = to
 		}
-		f.done <- err
 	}()
 	return f
 }
@@ -190,9 +200,9 @@ func (f follower) upTo(end int64) {
 }
 
 // end waits until everything is done. It is called once, after the last upTo.
-func (f follower) end() error {
+func (f follower) end() {
 	close(f.wake)
-	return <-f.done
+	<-f.done
 }
 
 // streamCopy copies a snapshot from a reader, and cuts its trailer off.

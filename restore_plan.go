@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"etcd.example/snapshot/internal/bootstrap"
+	"etcd.example/snapshot/internal/durable"
 )
 
 // resolveTimeout bounds the look-up of host names when peer URLs differ in text.
@@ -212,7 +213,7 @@ type location struct {
 
 // locate returns the location of path, which the configuration calls name.
 func locate(name, path string) (location, error) {
-	abs, err := filepath.Abs(path)
+	abs, err := durable.Abs(durable.OS, path)
 	if err != nil {
 		return location{}, fmt.Errorf("%s %q: %w", name, path, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -110,7 +111,11 @@ func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, 
 
 // mmapSize leaves room for the edit. Where bbolt must map the file anew in the
 // middle of a transaction and cannot, its error does not tell the cause.
+// On Windows the file would grow to that size.
 func (s *staging) mmapSize(p *plan) int {
+	if runtime.GOOS == "windows" {
+		return 0
+	}
 	return int(min(max(int64(p.initialMmapSize), s.size+editSlack), maxMmapSize))
 }
 

@@ -59,6 +59,9 @@ func newSaveClient(ctx context.Context, cfg clientv3.Config, lg *zap.Logger) (*c
 func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStream, error) {
 	tap := streamTap{MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
 	_, _ = clientv3.NewMaintenanceFromMaintenanceClient(&tap, client).SnapshotWithVersion(ctx)
+	if tap.stream == nil && tap.err == nil {
+		return nil, errors.New("etcd's client opened no stream")
+	}
 	return tap.stream, tap.err
 }
 

@@ -100,11 +100,15 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 	if err != nil {
 		return err
 	}
+	interrupt := context.AfterFunc(ctx, func() { _ = unpacked.Close() })
 	err = unzip(packed.Name(), func(r io.Reader) error {
 		_, err := io.Copy(unpacked, r)
 		return err
 	})
-	if err = errors.Join(err, unpacked.Close()); err != nil {
+	if interrupt() {
+		err = errors.Join(err, unpacked.Close())
+	}
+	if err = errors.Join(ctx.Err(), err); err != nil {
 		return fmt.Errorf("unpack what was written: %w", err)
 	}
 	status, err := m.Verify(ctx, unpacked.Name())

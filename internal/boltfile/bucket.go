@@ -46,7 +46,7 @@ func (w *worker) topLevel() ([]topBucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := &bucketList{}
+	list := &bucketList{leaf: &w.leaf}
 	for i := range pieces {
 		if err := w.pieceLeaves(&pieces[i], list); err != nil {
 			return nil, err
@@ -59,6 +59,7 @@ func (w *worker) topLevel() ([]topBucket, error) {
 // bucketList is the visitor of the top level.
 type bucketList struct {
 	noVisitor
+	leaf    *Leaf // that is visited
 	buckets []topBucket
 	kept    int // bytes
 }
@@ -86,13 +87,14 @@ func (v *bucketList) Leaf(l *Leaf) error {
 			bucket: Bucket{Name: string(l.Key(i)), Index: len(v.buckets)},
 			root:   root,
 			inline: bytes.Clone(inline),
+			page:   l.Page(),
 		})
 	}
 	return nil
 }
 
 func (v *bucketList) Large(key []byte, _ *io.SectionReader) error {
-	return &CorruptError{Reason: "top-level page of more than 4 MiB"}
+	return corrupt(v.leaf.Page(), "top-level page of more than 4 MiB")
 }
 
 // claimFreelist reads the header of the freelist page and claims its pages.

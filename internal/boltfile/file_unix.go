@@ -16,6 +16,8 @@ const openNonblock = unix.O_NONBLOCK
 func lockShared(f *os.File) error {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	switch {
+	case errors.Is(err, unix.EINTR):
+		return lockShared(f)
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return ErrLocked
 	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS):

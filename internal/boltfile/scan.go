@@ -83,7 +83,7 @@ func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) 
 		return nil, nil, err
 	}
 	if db.meta.freelist != noFreelist {
-		if err := s.usage.checkFreelist(&w.window, freelist); err != nil {
+		if err := s.usage.checkFreelist(w, freelist); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -118,12 +118,13 @@ type topBucket struct {
 	bucket Bucket
 	root   Pgid
 	inline []byte
+	page   Pgid // where it is listed
 }
 
 func (s *scan) visitBuckets(w *worker, top []topBucket) error {
 	var pieces []piece
 	for i := range top {
-		own := []piece{{inline: top[i].inline}}
+		own := []piece{{child: child{id: top[i].page}, inline: top[i].inline}}
 		if top[i].root != 0 {
 			var err error
 			if own, err = w.split(top[i].root); err != nil {

@@ -65,13 +65,13 @@ func (u *Usage) Free() iter.Seq[Pgid] {
 // the scan has found: each page is either in use or free. A file without one,
 // as etcd writes it on Linux, says nothing about free pages. Must be called
 // after the scan, which claims the freelist's own pages first.
-func (u *Usage) checkFreelist(w *window, h header) error {
+func (u *Usage) checkFreelist(w *worker, h header) error {
 	id := u.db.meta.freelist
 	size := (int64(h.overflow) + 1) * u.db.pageSize
 	count, entries := int64(h.count), int64(pageHeaderSize)
 	off := int64(id) * u.db.pageSize
 	if h.count == 0xFFFF { // then the first entry is the count
-		b, err := w.bytes(off+entries, 8, windowSize)
+		b, err := w.window.bytes(off+entries, 8, windowSize)
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,10 @@ func (u *Usage) checkFreelist(w *window, h header) error {
 
 	free := &Usage{db: u.db, words: make([]uint64, len(u.words))}
 	for i := range count {
-		b, err := w.bytes(off+entries+i*8, 8, windowSize)
+		if i%windowSize == 0 && w.ctx.Err() != nil {
+			return w.ctx.Err()
+		}
+		b, err := w.window.bytes(off+entries+i*8, 8, windowSize)
 		if err != nil {
 			return err
 		}

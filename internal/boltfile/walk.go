@@ -65,6 +65,11 @@ func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]ch
 // of an etcd have 18 bytes, which makes it enough for a database of a terabyte.
 const maxKeptKeys = 64 << 20
 
+// maxLevel bounds the pages of a level above the leaf pages, which a split keeps
+// too. A page of 4 KiB refers to 60 and more, which makes it enough for a
+// terabyte as well.
+const maxLevel = 1 << 22
+
 // split cuts the tree below root into pieces. It reads the branch pages down to
 // the last level but one: the pages below, nearly the whole file, are for the
 // workers. Each round claims the pages of a level, so it comes to an end.
@@ -99,6 +104,9 @@ func (w *worker) split(root Pgid) ([]piece, error) {
 			}
 			if kept > maxKeptKeys {
 				return nil, corrupt(ref.id, "more than %d bytes of branch keys on one level", maxKeptKeys)
+			}
+			if most := min(w.db.meta.highWater, maxLevel); len(below) > int(most) {
+				return nil, corrupt(ref.id, "more than %d pages on the level below, high-water mark %d", most, w.db.meta.highWater)
 			}
 		}
 		level = below
@@ -260,6 +268,7 @@ func (w *worker) nestedBucket(value []byte, id Pgid, i int) error {
 // largeLeaf is leafPage for a leaf that is not held in memory: its table is,
 // and each key, but the values are shown as parts of the file.
 func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
+	w.leaf.id = ref.id
 	off := int64(ref.id) * w.db.pageSize
 	lay, err := startLayout(ref.id, int(h.count), (int64(h.overflow)+1)*w.db.pageSize)
 	if err != nil {

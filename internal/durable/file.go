@@ -120,14 +120,16 @@ func (s *StagedFile) Commit() error {
 	if err := s.f.Sync(); err != nil {
 		return err
 	}
+	// By descriptor: by name, Windows would look its identity up when it has
+	// another.
+	staged, err := s.f.Stat()
+	if err != nil {
+		return err
+	}
 	if openFilesAreBusy {
 		if err := s.close(); err != nil {
 			return err
 		}
-	}
-	staged, err := s.fsys.Lstat(s.temp)
-	if err != nil {
-		return err
 	}
 	old, err := s.keepOld()
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 )
@@ -143,6 +145,15 @@ func (osFS) FreeSpace(name string) (int64, error) {
 		}
 		name = parent
 	}
+}
+
+// saturate is count times size, or the largest int64 where that is more.
+func saturate(count, size uint64) int64 {
+	hi, lo := bits.Mul64(count, size)
+	if hi != 0 || lo > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(lo)
 }
 
 func (osFS) CopyRange(dst File, dstOff int64, src File, srcOff, n int64) (int64, error) {

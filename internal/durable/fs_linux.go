@@ -28,11 +28,14 @@ func freeSpace(name string) (int64, error) {
 	if err := retryEINTR(func() error { return unix.Statfs(name, &st) }); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
+	if st.Blocks == 0 { // as from FUSE where nobody can tell
+		return 0, errors.ErrUnsupported
+	}
 	unit := st.Frsize
 	if unit == 0 {
 		unit = st.Bsize
 	}
-	return int64(st.Bavail) * int64(unit), nil
+	return saturate(st.Bavail, uint64(unit)), nil
 }
 
 func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64, error) {

@@ -23,7 +23,7 @@ func freeSpace(name string) (int64, error) {
 	if err := windows.GetDiskFreeSpaceEx(p, &avail, nil, nil); err != nil {
 		return 0, &fs.PathError{Op: "GetDiskFreeSpaceEx", Path: name, Err: err}
 	}
-	return int64(avail), nil
+	return saturate(avail, 1), nil
 }
 
 // SyncDir does nothing: Windows has no such call, and NTFS journals renames.

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 )
 
 // maxLinks is how many symbolic links in a row are followed.
@@ -14,15 +17,18 @@ const maxLinks = 40
 // followed to the end. It is an error if there is anything but a regular file.
 func resolveFile(fsys FS, path string) (string, error) {
 	for range maxLinks {
-		dir, err := filepath.Abs(filepath.Dir(path))
+		if path == "" || os.IsPathSeparator(path[len(path)-1]) {
+			return "", fmt.Errorf("%q names no file", path)
+		}
+		abs, err := Abs(fsys, path)
 		if err != nil {
 			return "", err
 		}
-		if dir, err = fsys.EvalSymlinks(dir); err != nil {
+		dir, err := fsys.EvalSymlinks(filepath.Dir(abs))
+		if err != nil {
 			return "", err
 		}
-		base := filepath.Base(path)
-		path = filepath.Join(dir, base)
+		path = filepath.Join(dir, filepath.Base(abs))
 		info, err := fsys.Lstat(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -48,6 +54,34 @@ func resolveFile(fsys FS, path string) (string, error) {
 	return "", fmt.Errorf("%s: more than %d symbolic links", path, maxLinks)
 }
 
+// Abs is [filepath.Abs], except that ".." after a symbolic link leads to the
+// parent of the directory that the link stands for, as it does in system calls.
+// On Windows, where it does not, it is the same.
+func Abs(fsys FS, path string) (string, error) {
+	if runtime.GOOS == "windows" {
+		return filepath.Abs(path)
+	}
+	abs := string(filepath.Separator)
+	if !filepath.IsAbs(path) {
+		var err error
+		if abs, err = filepath.Abs("."); err != nil {
+			return "", err
+		}
+	}
+	for elem := range strings.SplitSeq(path, string(filepath.Separator)) {
+		if elem == ".." {
+			real, err := fsys.EvalSymlinks(abs)
+			if err == nil {
+				abs = real
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return "", err
+			}
+		}
+		abs = filepath.Join(abs, elem)
+	}
+	return abs, nil
+}
+
 // lockPath is the lock directory beside dir.
 func lockPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
@@ -65,7 +99,7 @@ func resolveParent(fsys FS, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no directory given")
 	}
-	path, err := filepath.Abs(path)
+	path, err := Abs(fsys, path)
 	if err != nil {
 		return "", err
 	}
