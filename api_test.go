@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -103,9 +105,20 @@ func TestError(t *testing.T) {
 }
 
 func TestNilLoggerIsSilent(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, out.Close()) }()
+	stdout, stderr := os.Stdout, os.Stderr
+	defer func() { os.Stdout, os.Stderr = stdout, stderr }()
+	os.Stdout, os.Stderr = out, out
 	for _, m := range []snapshot.Manager{snapshot.NewV3(nil), snapshot.New(snapshot.WithLogger(nil)), snapshot.New()} {
 		_, err := m.Status("/does/not/exist")
 		require.Error(t, err)
 		require.Error(t, m.Restore(snapshot.RestoreConfig{SnapshotPath: "/does/not/exist"}))
+		cfg := config(write(t), filepath.Join(t.TempDir(), "data"))
+		require.NoError(t, m.Restore(cfg))
 	}
+	written, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	require.Empty(t, string(written))
 }

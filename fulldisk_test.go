@@ -84,7 +84,7 @@ func free(t *testing.T, dir string) int64 {
 	t.Helper()
 	var st unix.Statfs_t
 	require.NoError(t, unix.Statfs(dir, &st))
-	return int64(st.Bavail) * st.Bsize
+	return int64(st.Bavail) * int64(st.Bsize)
 }
 
 // fill takes all room of a disk but for leave bytes.
@@ -98,7 +98,7 @@ func fill(path string, leave int64) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-leave)
+	return unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*int64(st.Bsize)-leave)
 }
 
 // fullDisk is an operation on a disk that fills up.

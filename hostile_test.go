@@ -197,6 +197,28 @@ func TestLargeBranchKeys(t *testing.T) {
 	require.ErrorContains(t, err, "bytes of branch keys")
 }
 
+// A level has no more pages than the file.
+func TestBranchOfOnePage(t *testing.T) {
+	h := &handmade{}
+	below := h.branch(entry{key: []byte("a"), child: h.leaf(entry{key: []byte("a")})})
+	var same []entry
+	for i := range 100 {
+		same = append(same, entry{key: fmt.Appendf(nil, "a%03d", i), child: below})
+	}
+	path := h.write(t, h.leaf(bucket("x", h.branch(same...))), h.next())
+	_, err := snapshot.New().Status(path)
+	require.ErrorIs(t, err, snapshot.ErrCorrupt)
+	require.ErrorContains(t, err, "on the level below")
+}
+
+// An error in an inline bucket names the page that it lies in.
+func TestInlineBucketIsNamed(t *testing.T) {
+	path := snaptest.NewDB().Raw("key", "short", "x").Write(t, filepath.Join(t.TempDir(), "db"), true)
+	_, err := snapshot.New().Status(path)
+	require.ErrorIs(t, err, snapshot.ErrCorrupt)
+	require.Regexp(t, `page [1-9]\d*, element 0`, err.Error())
+}
+
 // slowDisk lets nothing be written back until the call is cancelled.
 type slowDisk struct {
 	durable.FS
@@ -222,6 +244,46 @@ func TestRestoreCancelledWhileTheDiskIsSlow(t *testing.T) {
 	err := snapshot.New(snapshot.WithFS(disk)).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, 1, disk.calls)
+	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
+// brokenDisk fails to write back, and copies nothing, which is quick.
+type brokenDisk struct {
+	durable.FS
+	failed chan struct{}
+	copies int
+}
+
+func (d *brokenDisk) StartWriteback(durable.File, int64, int64) error {
+	defer close(d.failed)
+	return syscall.EIO
+}
+
+func (d *brokenDisk) FreeSpace(string) (int64, error) { return math.MaxInt64, nil }
+
+func (d *brokenDisk) CopyRange(_ durable.File, _ int64, _ durable.File, _, n int64) (int64, error) {
+	if d.copies++; d.copies > 1 {
+		<-d.failed
+		runtime.Gosched()
+	}
+	return n, nil
+}
+
+// A disk that fails ends a Restore while there is still a lot to copy.
+func TestRestoreEndsWhenTheDiskFails(t *testing.T) {
+	const size = 1 << 40
+	path := filepath.Join(t.TempDir(), "sparse")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	if err := os.Truncate(path, size); err != nil {
+		t.Skipf("no sparse file of 1 TiB here: %v", err)
+	}
+	snaptest.NoLeaks(t)
+	disk := &brokenDisk{FS: durable.OS, failed: make(chan struct{})}
+	dir := t.TempDir()
+	cfg := config(path, filepath.Join(dir, "data"))
+	cfg.SkipHashCheck = true
+	require.ErrorIs(t, snapshot.New(snapshot.WithFS(disk)).Restore(cfg), syscall.EIO)
+	require.Less(t, disk.copies, size/(8<<20))
 	require.Empty(t, snaptest.TreeList(t, dir))
 }
 

@@ -343,7 +343,7 @@ func TestRestoreBumpRefused(t *testing.T) {
 	cfg.SnapshotPath = history(t).Raw("key", "zzz", "no revision").Write(t, filepath.Join(dir, "db2"), true)
 	cfg.RevisionBump = 10
 	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrCorrupt)
-	require.NoFileExists(t, cfg.OutputDataDir)
+	require.NoDirExists(t, cfg.OutputDataDir)
 }
 
 func TestRestoreBump(t *testing.T) {
@@ -368,6 +368,22 @@ func asSnapshot(tb testing.TB, path string) string {
 	return copied
 }
 
+// ".." after a symbolic link leads where it does in system calls.
+func TestRestoreDotsAfterLink(t *testing.T) {
+	root := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "there", "deep"), 0o700))
+	require.NoError(t, os.Symlink("there/deep", filepath.Join(root, "link")))
+	snaptest.NewDB().Put("a", "b").Write(t, filepath.Join(root, "there", "db"), true)
+	cfg := config(root+"/link/../db", root+"/link/../data")
+	cfg.OutputWALDir = root + "/link/../wal"
+	require.NoError(t, snapshot.New().Restore(cfg))
+	for _, name := range []string{"data/member/snap/db", "wal/0000000000000000-0000000000000000.wal"} {
+		require.FileExists(t, filepath.Join(root, "there", name))
+	}
+	cfg.OutputDataDir, cfg.OutputWALDir = root+"/there/new", root+"/link/../new"
+	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrConfig)
+}
+
 func TestRestoreNeedsSpace(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sparse")
@@ -380,7 +396,7 @@ func TestRestoreNeedsSpace(t *testing.T) {
 	err := snapshot.New().Restore(cfg)
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.Regexp(t, `needs 87\d+ bytes, \d+ are free`, err.Error())
-	require.NoFileExists(t, cfg.OutputDataDir)
+	require.NoDirExists(t, cfg.OutputDataDir)
 }
 
 // lease is the number of seconds of the lease in fillEtcd.

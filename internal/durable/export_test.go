@@ -4,4 +4,5 @@ var (
 	RenameIfAbsent = renameIfAbsent
 	RetryEINTR     = retryEINTR
 	LockPath       = lockPath
+	Saturate       = saturate
 )

@@ -101,14 +101,18 @@ func TestFileSymlinks(t *testing.T) {
 	link("nowhere", "void/missing")
 	link("loop", "loop")
 	link("to-dir", "dir")
+	require.NoError(t, os.Mkdir(filepath.Join(volume, "deep"), 0o700))
+	link("deep", "volume/deep")
+	link("dots", "deep/../there")
 
 	for name, target := range map[string]string{
 		"absolute": "there", "relative": "there", "chain": "there",
 		"dangling": "missing", "dir/new": "new",
+		"dots": "there", "deep/../deep/../other": "other",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := list(t, root)
-			require.NoError(t, save(durable.OS, filepath.Join(root, name), name))
+			require.NoError(t, save(durable.OS, root+"/"+name, name))
 			before["volume/"+target] = name
 			require.Equal(t, before, list(t, root))
 		})
@@ -130,6 +134,10 @@ func TestFileRefused(t *testing.T) {
 
 	_, err := durable.CreateFile(durable.OS, filepath.Join(root, "dir"))
 	require.ErrorContains(t, err, "is a directory")
+	for _, path := range []string{"", filepath.Join(root, "file") + "/", filepath.Join(root, "dir") + "/"} {
+		_, err = durable.CreateFile(durable.OS, path)
+		require.ErrorContains(t, err, "names no file")
+	}
 	_, err = durable.CreateFile(durable.OS, filepath.Join(root, "missing", "db"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = durable.CreateFile(durable.OS, filepath.Join(root, "file", "db"))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -75,6 +76,13 @@ func TestSyncDir(t *testing.T) {
 			require.ErrorIs(t, durable.OS.SyncDir(filepath.Join(root, "missing")), fs.ErrNotExist)
 		}
 	})
+}
+
+func TestSaturate(t *testing.T) {
+	require.EqualValues(t, 12, durable.Saturate(3, 4))
+	require.EqualValues(t, math.MaxInt64, durable.Saturate(1<<52, 4096))
+	require.EqualValues(t, math.MaxInt64, durable.Saturate(math.MaxUint64, 4096))
+	require.EqualValues(t, math.MaxInt64, durable.Saturate(math.MaxUint64, 1))
 }
 
 func TestFreeSpace(t *testing.T) {

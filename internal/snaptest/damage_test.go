@@ -95,7 +95,7 @@ func TestDamageElements(t *testing.T) {
 	}
 	require.Contains(t, ids, child)
 	snaptest.SetElementField(t, path, root, 1, snaptest.BranchPage, 1<<40)
-	require.EqualValues(t, 1<<40, snaptest.ElementField(t, path, root, 1, snaptest.BranchPage))
+	require.Equal(t, uint64(1<<40), snaptest.ElementField(t, path, root, 1, snaptest.BranchPage))
 	snaptest.SetElementField(t, path, root, 1, snaptest.BranchPage, child)
 
 	// bbolt itself must see what was changed.

@@ -14,21 +14,42 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
+// Status and Verify have a cold file read ahead of them. They stand still here,
+// before they have read anything, until all of it is in the page cache.
+func TestStatusReadsAhead(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1500).Write(t, filepath.Join(t.TempDir(), snapshotName), true)
+	for op, call := range map[string]func(*snapshot.V3Manager) (snapshot.Status, error){
+		"status": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.StatusContext(t.Context(), path) },
+		"verify": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(t.Context(), path) },
+	} {
+		t.Run(op, func(t *testing.T) {
+			makeCold(t, path)
+			waited := false
+			m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
+				if p.Done == 0 {
+					awaitCached(t, path)
+					waited = true
+				}
+			}))
+			_, err := call(m)
+			require.NoError(t, err)
+			require.True(t, waited)
+		})
+	}
+}
+
 // What a restore reads is read ahead of it: the snapshot while it is copied, and
 // a copy that is not in memory, as one that shares the blocks of the snapshot,
 // while its structure is checked. The restore stands still here until all of the
 // file is in the page cache.
 func TestRestoreReadsAhead(t *testing.T) {
 	path := snaptest.NewDB().Large(20_000, 1500).Write(t, filepath.Join(t.TempDir(), snapshotName), true)
-	dropCache(t, path)
-	if cachedShare(t, path) == 1 {
-		t.Skip("temporary files are in memory here, there is no disk to read from")
-	}
+	makeCold(t, path)
 	cfg := config(path, filepath.Join(t.TempDir(), "data"))
 	cfg.SkipHashCheck = true // the digest would read the copy
 	var waited []snapshot.Phase
 	await := func(phase snapshot.Phase, path string) {
-		require.Eventually(t, func() bool { return cachedShare(t, path) == 1 }, time.Minute, time.Millisecond)
+		awaitCached(t, path)
 		waited = append(waited, phase)
 	}
 	staged := func() string {
@@ -49,6 +70,28 @@ func TestRestoreReadsAhead(t *testing.T) {
 	}))
 	require.NoError(t, m.RestoreContext(t.Context(), cfg))
 	require.Equal(t, []snapshot.Phase{snapshot.PhaseCopy, snapshot.PhaseCheck}, waited)
+}
+
+// makeCold takes a file out of the page cache, or skips the test.
+func makeCold(t *testing.T, path string) {
+	t.Helper()
+	dropCache(t, path)
+	if cachedShare(t, path) == 1 {
+		t.Skip("temporary files are in memory here, there is no disk to read from")
+	}
+}
+
+// awaitCached waits until a file is in the page cache, but for its trailer.
+func awaitCached(t *testing.T, path string) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for cachedShare(t, path) < 0.999 {
+		select {
+		case <-deadline:
+			require.FailNow(t, "the file is not read ahead")
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // dropCache takes a file out of the page cache.
