@@ -61,19 +61,6 @@ func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan b
 	}, nil
 }
 
-// asCorrupt gives the errors of the inner packages the sentinels of this one.
-func asCorrupt(err error) error {
-	var corrupt *boltfile.CorruptError
-	var short *boltfile.ShortError
-	switch {
-	case errors.As(err, &short):
-		return fmt.Errorf("%w: %w: %w", ErrCorrupt, ErrTruncated, err)
-	case errors.As(err, &corrupt), errors.Is(err, keyspace.ErrMalformed):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return err
-}
-
 // visit makes the visitor of a piece. It is called by several goroutines.
 func (in *inspection) visit(b boltfile.Bucket, piece int) boltfile.Visitor {
 	v := &pieceVisitor{in: in, number: piece}

@@ -36,8 +36,8 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // [ErrInUse], and so it is between processes.
 //
 // Nothing is trusted unchecked: the digest of the copied bytes is compared with
-// the trailer, the structure of the copy is checked, and only then does bbolt
-// open it, once, for one transaction.
+// the trailer, the structure of the copy is checked meanwhile, and only then does
+// bbolt open it, once, for one transaction.
 //
 // Errors are [ErrConfig], before anything is written unless it is the bump of a
 // revision that turns out too large for it; [ErrExists] when the data
@@ -45,7 +45,8 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
 // with [ErrTruncated] where the file ends too early; [ErrInUse] also when a
 // running etcd holds the snapshot file; syscall.ENOSPC, with how much is needed
-// and how much there is; the context's error, within 100 ms of its end except
+// and how much there is, also where the copy would share the room of the
+// snapshot; the context's error, within 100 ms of its end except
 // while the system is busy with one call, such as removing a large file.
 //
 // A symbolic link above the target is followed. One at the target itself is
@@ -157,19 +158,6 @@ func (m *V3Manager) openTarget(p *plan) (*durable.Target, error) {
 		return nil, targetError(err)
 	}
 	return target, nil
-}
-
-// targetError gives the errors of staging the sentinels of this package.
-func targetError(err error) error {
-	switch {
-	case errors.Is(err, durable.ErrInUse):
-		return fmt.Errorf("%w: %w", ErrInUse, err)
-	case errors.Is(err, durable.ErrExists):
-		return fmt.Errorf("%w: %w", ErrExists, err)
-	case errors.Is(err, durable.ErrNested):
-		return fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	return err
 }
 
 // checkSpace compares the free space with what the restore needs, as far as

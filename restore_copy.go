@@ -261,13 +261,3 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	mt.finish()
 	return copied{size: digest.Size, finish: func() error { return nil }}, nil
 }
-
-// explainShort adds to err that the database ends before the size that its meta
-// page tells, if that is so.
-func explainShort(err error, r io.ReaderAt, size int64) error {
-	var short *boltfile.ShortError
-	if _, open := boltfile.Open(r, size); errors.As(open, &short) {
-		return fmt.Errorf("%w: %w: %w", err, ErrTruncated, short)
-	}
-	return err
-}

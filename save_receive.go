@@ -157,12 +157,3 @@ func (r *receiver) interrupted(err error) error {
 		return fmt.Errorf("%w: %w", r.truncated(), err)
 	}
 }
-
-// trailerError gives what [trailer.Digest.Check] found the identity that callers
-// know.
-func trailerError(err error) error {
-	if errors.Is(err, trailer.ErrMissing) {
-		return fmt.Errorf("%w: %w", ErrNoTrailer, err)
-	}
-	return fmt.Errorf("%w: %w", ErrChecksum, err)
-}

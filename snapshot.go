@@ -69,14 +69,15 @@
 //     complete member directory or none. The next call for the same
 //     target removes what a killed one left, and spares what a running one
 //     uses.
-//  3. Restore trusts no byte unchecked: it checks the digest of its copy, then
-//     the structure of every page, and then opens it.
+//  3. Restore trusts no byte unchecked: it checks the digest of its copy and the
+//     structure of every page in use, and only then opens it.
 //  4. No file and no server makes this package panic or hang, or use memory
 //     without bound. The error names the page or the offset.
 //  5. Every call with a context can be cancelled. A file that a running etcd
 //     holds is [ErrInUse] at once. A server that sends no byte for the stall
 //     timeout is [ErrStalled].
-//  6. Memory is a fixed number of buffers, and in Status and Verify a
+//  6. Memory is a fixed number of buffers, a bit or two for each page and some
+//     hundred bytes for each branch page, and in Status and Verify a
 //     fingerprint for each live key, however long the key is. No file is
 //     read into memory as a whole; bbolt maps the copy that Restore edits.
 //

@@ -50,7 +50,8 @@ const MaxBuckets = 1 << 16
 // reader's, the visitors' and the context's. Where several pages are damaged,
 // the same one is reported each time, unless pages are referenced twice. The
 // buffers have 128 KiB for each worker, up to 4 MiB when leaf pages are that
-// large.
+// large; there are also a bit for each page, two where the file has a freelist,
+// and some hundred bytes for each branch page.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
 	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}
 	if s.visit == nil {

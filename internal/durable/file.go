@@ -3,15 +3,13 @@ package durable
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 )
 
 // StagedFile is a file that is written beside the path at which Commit makes it
-// appear. It is not safe for concurrent use, except that WriteAt and ReadAt may
-// run concurrently.
+// appear. It is not safe for concurrent use.
 type StagedFile struct {
 	fsys FS
 	f    File
@@ -90,20 +88,8 @@ func stillNamed(fsys FS, f File, name string) error {
 	return nil
 }
 
-// Path is where Commit publishes the file, symbolic links resolved.
-func (s *StagedFile) Path() string { return s.path }
-
 // File is the open temporary file, for the operations of FS that take one.
 func (s *StagedFile) File() File { return s.f }
-
-// Write appends to the staged file.
-func (s *StagedFile) Write(p []byte) (int, error) {
-	n, err := s.f.Write(p)
-	if n < len(p) && err == nil {
-		err = io.ErrShortWrite
-	}
-	return n, err
-}
 
 // Commit makes the file durable and puts it at its path, in one step: everybody
 // sees the old content or the new one. On nil, file and directory are synced.

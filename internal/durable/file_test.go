@@ -27,7 +27,11 @@ func save(fsys durable.FS, path, content string) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Cleanup()) }()
 	for _, part := range []string{content[:len(content)/2], content[len(content)/2:]} {
-		if _, err := io.WriteString(f, part); err != nil {
+		n, err := io.WriteString(f.File(), part)
+		if n < len(part) && err == nil {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -63,7 +67,7 @@ func TestFileInvisibleUntilCommit(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("old"), 0o644))
 	f, err := durable.CreateFile(durable.OS, path)
 	require.NoError(t, err)
-	_, err = f.Write([]byte("new"))
+	_, err = f.File().Write([]byte("new"))
 	require.NoError(t, err)
 	require.Equal(t, "old", list(t, root)["db"])
 

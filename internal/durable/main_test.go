@@ -41,7 +41,7 @@ func child(role string, args []string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := f.Write([]byte("half")); err != nil {
+		if _, err := f.File().Write([]byte("half")); err != nil {
 			return err
 		}
 	case "target":

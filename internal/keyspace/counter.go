@@ -142,10 +142,7 @@ func (c *Counter) NewFeed() *Feed {
 	return f
 }
 
-// MaxPieces is the number of pieces that a Counter can tell apart.
-const MaxPieces = 1<<31 - 2
-
-// Begin starts a piece, numbered from 0 and below MaxPieces.
+// Begin starts a piece, numbered from 0 to at most 1<<31 - 3.
 func (f *Feed) Begin(piece int) { f.piece = uint32(piece) }
 
 // Add takes in the next change of the piece.
