@@ -41,9 +41,9 @@ var (
 )
 
 // Error is the type of every error that this package returns. Op is the call
-// ("save", "status", "verify", "restore"), Path the file or directory it was
-// about, empty where there is none. Err is what went wrong; [errors.Is] and
-// [errors.As] see through to it.
+// ("save", "status", "verify", "restore"), Path the snapshot file that it was
+// given, empty where there is none. Err is what went wrong, with the path where
+// that is another; [errors.Is] and [errors.As] see through to it.
 type Error struct {
 	Op   string
 	Path string

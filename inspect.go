@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/coreos/go-semver/semver"
@@ -47,6 +48,9 @@ func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan b
 	_, buckets, err := db.Scan(ctx, scan)
 	if err != nil {
 		return Status{}, asCorrupt(err)
+	}
+	if strict && !slices.ContainsFunc(buckets, func(b boltfile.Bucket) bool { return b.Name == bucketMeta }) {
+		return Status{}, fmt.Errorf("%w: bucket %q is missing; this is not the database of an etcd v3", ErrCorrupt, bucketMeta)
 	}
 	revision, err := in.latest(buckets)
 	if err != nil {

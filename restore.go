@@ -30,8 +30,8 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // disk, the directories above that had to be made included; directories have
 // permissions 0700, files 0600. On any error nothing is left. When the process
 // is killed or the power fails there is either the complete data directory or
-// none; the next call for the same directory removes what the killed one left
-// beside it, so the same call can simply be made again. Calls at the same time
+// none; the same call made again removes what the killed one left, there is
+// nothing to clean up by hand. Calls at the same time
 // for one directory exclude each other: one wins, the others get [ErrExists] or
 // [ErrInUse], and so it is between processes.
 //
@@ -173,7 +173,11 @@ func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int
 		if err != nil {
 			return err
 		}
-		if freeWAL == free { // to the byte: it is the same file system
+		same, err := m.sameDevice(filepath.Dir(target.TreeDir()), filepath.Dir(target.WALTreeDir()))
+		if err != nil {
+			return err
+		}
+		if same {
 			data += wal
 		}
 		if freeWAL < wal {
@@ -184,6 +188,18 @@ func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int
 		return noSpace(p.dataDir, data, free)
 	}
 	return nil
+}
+
+func (m *V3Manager) sameDevice(a, b string) (bool, error) {
+	infoA, err := m.fs.Lstat(a)
+	if err != nil {
+		return false, err
+	}
+	infoB, err := m.fs.Lstat(b)
+	if err != nil {
+		return false, err
+	}
+	return durable.SameDevice(infoA, infoB), nil
 }
 
 func noSpace(dir string, need, free int64) error {

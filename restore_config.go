@@ -22,8 +22,8 @@ type RestoreConfig struct {
 
 	// PeerURLs are the peer URLs that this member advertises. They must be
 	// those that InitialCluster gives for Name, in any order. Where the texts
-	// differ, host names are resolved, for 10 seconds at most, and the addresses
-	// compared.
+	// differ, host names other than localhost are resolved, for 10 seconds at
+	// most, and the addresses compared.
 	PeerURLs []string
 
 	// InitialCluster lists all members of the new cluster:
@@ -36,7 +36,7 @@ type RestoreConfig struct {
 
 	// SkipHashCheck skips the comparison with the SHA-256 trailer. It is needed
 	// for a db file copied out of a data directory, which has none. The
-	// structure of the file is checked all the same.
+	// structure of the file is checked all the same, its records are not.
 	SkipHashCheck bool
 
 	// InitialMmapSize is the size in bytes that the database is mapped with
@@ -45,7 +45,9 @@ type RestoreConfig struct {
 	InitialMmapSize uint64
 
 	// RevisionBump is added to the latest revision, so that clients with
-	// caches never see revisions go backwards. It needs MarkCompacted.
+	// caches never see revisions go backwards. It needs MarkCompacted. The sum
+	// must fit into an int64; a server fails when it runs out of revisions, so
+	// leave it room.
 	RevisionBump uint64
 
 	// MarkCompacted marks the bumped revision as compacted, so that watchers

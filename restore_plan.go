@@ -191,7 +191,13 @@ func (cfg RestoreConfig) resolvePaths(p *plan) error {
 	if cfg.SnapshotPath == "" {
 		return nil
 	}
-	source, err := locate("SnapshotPath", cfg.SnapshotPath)
+	// Where opening it leads to, also with ".." after a symbolic link. Of the
+	// directories etcd takes such dots away first, and so does locate.
+	path, err := durable.Abs(durable.OS, cfg.SnapshotPath)
+	if err != nil {
+		return fmt.Errorf("SnapshotPath %q: %w", cfg.SnapshotPath, err)
+	}
+	source, err := locate("SnapshotPath", path)
 	if err != nil {
 		return err
 	}
@@ -213,7 +219,7 @@ type location struct {
 
 // locate returns the location of path, which the configuration calls name.
 func locate(name, path string) (location, error) {
-	abs, err := durable.Abs(durable.OS, path)
+	abs, err := filepath.Abs(path)
 	if err != nil {
 		return location{}, fmt.Errorf("%s %q: %w", name, path, err)
 	}

@@ -368,7 +368,8 @@ func asSnapshot(tb testing.TB, path string) string {
 	return copied
 }
 
-// ".." after a symbolic link leads where it does in system calls.
+// ".." after a symbolic link leads where it does in system calls, except in the
+// names of directories: an etcd that is given the same ones must find them.
 func TestRestoreDotsAfterLink(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "there", "deep"), 0o700))
@@ -378,10 +379,8 @@ func TestRestoreDotsAfterLink(t *testing.T) {
 	cfg.OutputWALDir = root + "/link/../wal"
 	require.NoError(t, snapshot.New().Restore(cfg))
 	for _, name := range []string{"data/member/snap/db", "wal/0000000000000000-0000000000000000.wal"} {
-		require.FileExists(t, filepath.Join(root, "there", name))
+		require.FileExists(t, filepath.Join(root, name))
 	}
-	cfg.OutputDataDir, cfg.OutputWALDir = root+"/there/new", root+"/link/../new"
-	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrConfig)
 }
 
 func TestRestoreNeedsSpace(t *testing.T) {

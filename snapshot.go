@@ -66,9 +66,8 @@
 //     before. Concurrent Saves never mix, even to one path.
 //  2. When Restore returns nil, the data directory is complete and on disk.
 //     After an error nothing is left; after a kill or a power cut there is the
-//     complete member directory or none. The next call for the same
-//     target removes what a killed one left, and spares what a running one
-//     uses.
+//     complete member directory or none. The same call made again removes
+//     what a killed one left, and spares what a running one uses.
 //  3. Restore trusts no byte unchecked: it checks the digest of its copy and the
 //     structure of every page in use, and only then opens it.
 //  4. No file and no server makes this package panic or hang, or use memory
@@ -85,7 +84,9 @@
 //
 //   - Status does not compare the digest, and Restore does not with
 //     SkipHashCheck. Both check the structure, which a flipped bit within a
-//     value leaves intact.
+//     value leaves intact. Restore does not look into records at all: with a
+//     digest they are those that the server sent, good or not, and without one
+//     only Status or, with a trailer, Verify can tell.
 //   - The digest is no signature: who can change the file can change the
 //     digest. Snapshots are not encrypted either: keys, values and password
 //     hashes are in them as they were.

@@ -17,7 +17,8 @@ type Status struct {
 	// Revision is the latest revision of the key space, 0 when it is empty.
 	Revision int64 `json:"revision"`
 	// TotalKey is the number of live keys: those whose last change is not a
-	// deletion.
+	// deletion. The empty record that a revision bump leaves counts as one, as
+	// it does with etcd.
 	TotalKey int `json:"totalKey"`
 	// TotalSize is the size of the database in bytes, without the trailer.
 	TotalSize int64 `json:"totalSize"`

@@ -117,3 +117,16 @@ func TestChecksumMessageCompares(t *testing.T) {
 	_, err = snapshot.New().Status(path)
 	require.NoError(t, err, "Status does not look at the digest")
 }
+
+// A database without bucket meta is that of no etcd: Restore refuses it, and
+// Verify says so before. Status tells what is in it, as etcd's does.
+func TestVerifyWithoutMeta(t *testing.T) {
+	path := snaptest.NewDB().Put("a", "b").DropBucket("meta").Write(t, filepath.Join(t.TempDir(), "db"), true)
+	_, err := snapshot.New().Verify(t.Context(), path)
+	require.ErrorIs(t, err, snapshot.ErrCorrupt)
+	require.ErrorContains(t, err, `bucket "meta" is missing`)
+	require.ErrorIs(t, snapshot.New().Restore(config(path, filepath.Join(t.TempDir(), "data"))), snapshot.ErrCorrupt)
+	st, err := snapshot.New().Status(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, st.TotalKey)
+}

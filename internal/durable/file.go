@@ -151,6 +151,9 @@ func (o oldFile) forget(fsys FS) error {
 }
 
 func (s *StagedFile) keepOld() (oldFile, error) {
+	if err := s.checkReplaceable(); err != nil {
+		return oldFile{}, err
+	}
 	backup := tempName(s.path)
 	err := s.fsys.Link(s.path, backup)
 	switch {
@@ -162,6 +165,26 @@ func (s *StagedFile) keepOld() (oldFile, error) {
 		return oldFile{exists: true}, nil
 	}
 	return oldFile{}, err
+}
+
+// checkReplaceable returns an error if a sticky directory keeps the old file for
+// its owner: a second name for it could not be removed.
+func (s *StagedFile) checkReplaceable() error {
+	dir, err := s.fsys.Lstat(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	old, err := s.fsys.Lstat(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if dir.Mode()&fs.ModeSticky != 0 && !ownsEither(dir, old) {
+		return &fs.PathError{Op: "replace", Path: s.path, Err: fs.ErrPermission}
+	}
+	return nil
 }
 
 // rollBack puts back what stood at the path, unless another call has published

@@ -79,10 +79,10 @@ func TestSyncDir(t *testing.T) {
 }
 
 func TestSaturate(t *testing.T) {
-	require.EqualValues(t, 12, durable.Saturate(3, 4))
-	require.EqualValues(t, math.MaxInt64, durable.Saturate(1<<52, 4096))
-	require.EqualValues(t, math.MaxInt64, durable.Saturate(math.MaxUint64, 4096))
-	require.EqualValues(t, math.MaxInt64, durable.Saturate(math.MaxUint64, 1))
+	require.Equal(t, int64(12), durable.Saturate(3, 4))
+	require.Equal(t, int64(math.MaxInt64), durable.Saturate(1<<52, 4096))
+	require.Equal(t, int64(math.MaxInt64), durable.Saturate(uint64(math.MaxUint64), 4096))
+	require.Equal(t, int64(math.MaxInt64), durable.Saturate(uint64(math.MaxUint64), 1))
 }
 
 func TestFreeSpace(t *testing.T) {

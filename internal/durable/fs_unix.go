@@ -4,7 +4,9 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,28 @@ func retryEINTR(fn func() error) error {
 			return err
 		}
 	}
+}
+
+// ownsEither says whether this process may remove what a sticky directory keeps
+// for the owners of the two files.
+func ownsEither(a, b fs.FileInfo) bool {
+	self := os.Geteuid()
+	return self == 0 || owner(a) == self || owner(b) == self
+}
+
+// owner is the user whose file it is, or this one where that is not told.
+func owner(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return os.Geteuid()
+}
+
+// SameDevice says whether two files are on one file system.
+func SameDevice(a, b fs.FileInfo) bool {
+	sa, aok := a.Sys().(*syscall.Stat_t)
+	sb, bok := b.Sys().(*syscall.Stat_t)
+	return aok && bok && sa.Dev == sb.Dev
 }
 
 func isTooManyLinks(err error) bool { return errors.Is(err, unix.EMLINK) }

@@ -15,7 +15,10 @@ var diskDir = os.TempDir()
 const childRole = "DURABLE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(childRole); role != "" {
+	if role := os.Getenv(childRole); role == nobodyRole {
+		asNobody(os.Args[1], os.Args[2])
+		return
+	} else if role != "" {
 		if err := child(role, os.Args[1:]); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
@@ -31,6 +34,10 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// nobodyRole is to do something as a user who owns nothing, and to say how it
+// went.
+const nobodyRole = "nobody"
 
 // child stages something, says so and waits for its input to end, or for the
 // end.

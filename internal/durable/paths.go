@@ -99,7 +99,7 @@ func resolveParent(fsys FS, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no directory given")
 	}
-	path, err := Abs(fsys, path)
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}

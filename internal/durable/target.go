@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -102,6 +103,9 @@ func (t *Target) stage() (err error) {
 	if t.data, err = t.lock(t.dataLock()); err != nil {
 		return err
 	}
+	if err := t.checkSyncable(t.data); err != nil {
+		return err
+	}
 	if err := t.checkFreeLocked(); err != nil {
 		return err
 	}
@@ -117,12 +121,25 @@ func (t *Target) stageWAL() (err error) {
 	if t.wal, err = t.lock(lockPath(t.walDir)); err != nil {
 		return err
 	}
+	if err := t.checkSyncable(t.wal); err != nil {
+		return err
+	}
 	if there, err := exists(t.fsys, t.walDir); err != nil {
 		return err
 	} else if there {
 		return existsError(t.walDir)
 	}
 	return t.fsys.Mkdir(t.wal.join(treeName), dirPerm)
+}
+
+// checkSyncable returns an error if the directory in which l publishes cannot be
+// opened, which syncing it takes: better now than when everything is staged.
+func (t *Target) checkSyncable(l *lockDir) error {
+	dir, err := t.fsys.OpenFile(filepath.Dir(l.path), os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	return dir.Close()
 }
 
 // TreeDir is the directory to fill: what it holds at Commit is what Dir then
@@ -172,7 +189,8 @@ func (t *Target) resolve(cfg TargetConfig) (err error) {
 }
 
 func (t *Target) checkOverlap() error {
-	if within(t.walDir, t.dir) || within(t.dir, t.walDir) || within(lockPath(t.dir), t.walDir) {
+	if within(t.walDir, t.dir) || within(t.dir, t.walDir) || within(lockPath(t.dir), t.walDir) ||
+		within(lockPath(t.walDir), t.dir) {
 		return fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
 	}
 	return nil

@@ -439,15 +439,3 @@ func TestTargetWithoutLocks(t *testing.T) {
 		})
 	}
 }
-
-// ".." after a symbolic link leads where it does in system calls.
-func TestTargetDotsAfterLink(t *testing.T) {
-	root := t.TempDir()
-	require.NoError(t, os.MkdirAll(filepath.Join(root, "there", "deep"), 0o700))
-	require.NoError(t, os.Symlink("there/deep", filepath.Join(root, "link")))
-	target, err := durable.Open(durable.OS, durable.TargetConfig{Dir: root + "/link/../data"})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, target.Cleanup()) }()
-	require.DirExists(t, filepath.Dir(target.TreeDir()))
-	require.Equal(t, filepath.Join(root, "there"), filepath.Dir(filepath.Dir(target.TreeDir())))
-}

@@ -1,0 +1,85 @@
+package durable_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/durable"
+)
+
+const nobody = 65534
+
+// asNobody saves a file or publishes a target, and prints the error.
+func asNobody(what, path string) {
+	err := syscall.Setgroups(nil)
+	if err == nil {
+		err = syscall.Setgid(nobody)
+	}
+	if err == nil {
+		err = syscall.Setuid(nobody)
+	}
+	switch {
+	case err != nil:
+	case what == "file":
+		err = save(durable.OS, path, "new")
+	default:
+		err = publish(durable.OS, durable.TargetConfig{Dir: path})
+	}
+	fmt.Println(err)
+}
+
+// nobodySays runs asNobody.
+func nobodySays(t *testing.T, what, path string) string {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(exe, what, path)
+	cmd.Env = append(os.Environ(), childRole+"="+nobodyRole)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
+
+// dirForNobody is a directory that another user can get into.
+func dirForNobody(t *testing.T, perm os.FileMode) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	base := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(base), 0o711))
+	dir := filepath.Join(base, "dir")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.Chmod(dir, perm))
+	return dir
+}
+
+// A sticky directory keeps a file for its owner. Nobody else's attempt to
+// replace it may leave a second name of it there, which could not be removed.
+func TestFileInStickyDirectory(t *testing.T) {
+	root := dirForNobody(t, 0o777|os.ModeSticky)
+	file := filepath.Join(root, "db")
+	require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
+	require.NoError(t, os.Chmod(file, 0o666)) // or protected_hardlinks is in the way
+
+	require.Contains(t, nobodySays(t, "file", file), "permission denied")
+	require.Equal(t, listing{"db": "old"}, list(t, root))
+	for range 2 { // one's own can be replaced
+		require.Equal(t, "<nil>\n", nobodySays(t, "file", filepath.Join(root, "own")))
+	}
+	require.Equal(t, listing{"db": "old", "own": "new"}, list(t, root))
+}
+
+// A directory that cannot be read cannot be synced. That is said before anything
+// is staged, when all of it can still be removed.
+func TestTargetInUnreadableDirectory(t *testing.T) {
+	root := dirForNobody(t, 0o333)
+	require.Contains(t, nobodySays(t, "target", filepath.Join(root, "data")), "permission denied")
+	require.Empty(t, list(t, root))
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package durable_test
+
+func asNobody(_, _ string) {}
