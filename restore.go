@@ -31,9 +31,9 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // permissions 0700, files 0600. On any error nothing is left. When the process
 // is killed or the power fails there is either the complete data directory or
 // none; the same call made again removes what the killed one left, there is
-// nothing to clean up by hand. Calls at the same time
-// for one directory exclude each other: one wins, the others get [ErrExists] or
-// [ErrInUse], and so it is between processes.
+// nothing to clean up by hand. Calls at the same time for one directory exclude
+// each other: one wins, the others get [ErrExists] or [ErrInUse], and so it is
+// between processes.
 //
 // Nothing is trusted unchecked: the digest of the copied bytes is compared with
 // the trailer, the structure of the copy is checked meanwhile, and only then does
