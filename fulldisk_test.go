@@ -254,3 +254,19 @@ func TestNoInodes(t *testing.T) {
 		})
 	}
 }
+
+// A file system that says nothing of its room, or that it is endless, is not full.
+func TestFullDiskIsNotOneOfUnknownSize(t *testing.T) {
+	if !withMounts(t) {
+		return
+	}
+	path := snaptest.NewDB().Put("a", "b").Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for _, size := range []string{"0", "10E"} {
+		t.Run(size, func(t *testing.T) {
+			root := t.TempDir()
+			unmount := mount(t, root, "size="+size)
+			require.NoError(t, snapshot.New().Restore(config(path, filepath.Join(root, "data"))))
+			unmount()
+		})
+	}
+}
