@@ -155,19 +155,8 @@ func TestCorrupt(t *testing.T) {
 			page := m.page(m.lowBranch())
 			copy(page[bytes.Index(page, []byte("key-")):], "key-!")
 		}, "its key in the parent page"},
-		{"branch of more overflow pages", deep, func(m *image) {
-			m.set32(m.lowBranch(), headOverflow, 1)
-		}, "1 overflow pages for"},
-		{"huge branch", plain, func(m *image) {
-			id := m.find(typeBranch)[0]
-			free := m.pages()
-			m.b = append(m.b, make([]byte, 8<<20)...)
-			live(metaHighWater, uint64(m.pages()))(m)
-			copy(m.page(free), m.page(id))
-			m.set64(free, headID, uint64(free))
-			m.set32(free, headOverflow, 1024)
-			m.inBucket(0, uint64(free))
-		}, "branch page of 4198400 bytes"},
+		{"branch of more overflow pages", plain, func(m *image) { m.moveBranch(1) }, "1 overflow pages for"},
+		{"huge branch", plain, func(m *image) { m.moveBranch(1024) }, "branch page of 4198400 bytes"},
 
 		{"inline bucket becomes a record", inline, rootLeaf(leafFlags(0), 4, 0), "a record where a bucket should be"},
 		{"inline bucket cut", inline, rootLeaf(leafValue(0), 4, 20), "inline bucket of 20 bytes"},
@@ -281,6 +270,18 @@ func (m *image) lowBranch() int {
 		}
 	}
 	panic("no tree of three levels")
+}
+
+// moveBranch moves the branch page of the first bucket to the end of the file,
+// where it can have overflow pages that belong to nobody else.
+func (m *image) moveBranch(overflow uint32) {
+	from, to := m.find(typeBranch)[0], m.pages()
+	m.b = append(m.b, make([]byte, 8<<20)...)
+	live(metaHighWater, uint64(m.pages()))(m)
+	copy(m.page(to), m.page(from))
+	m.set64(to, headID, uint64(to))
+	m.set32(to, headOverflow, overflow)
+	m.inBucket(0, uint64(to))
 }
 
 // child is the i-th child of a branch page, counted from the end if negative.
