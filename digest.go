@@ -26,14 +26,7 @@ func checkDigest(ctx context.Context, r io.ReaderAt, size int64, read func(int64
 	if err := h.add(ctx, 0, size, read); err != nil {
 		return err
 	}
-	want, err := trailer.Read(r, size+trailer.Size)
-	if err != nil {
-		return truncated(err)
-	}
-	if got := [trailer.Size]byte(h.Sum(nil)); got != want {
-		return fmt.Errorf("%w: got %x, want %x", ErrChecksum, got, want)
-	}
-	return nil
+	return h.compare(r, size)
 }
 
 // rangeHash hashes a database range by range.
@@ -61,6 +54,19 @@ func (h *rangeHash) add(ctx context.Context, off, end int64, read func(int64)) e
 		_, _ = h.Write(p) // a hash never fails
 		off += int64(n)
 		read(int64(n))
+	}
+	return nil
+}
+
+// compare compares the digest of what was added with the trailer that follows
+// the first size bytes of a snapshot.
+func (h *rangeHash) compare(snapshot io.ReaderAt, size int64) error {
+	want, err := trailer.Read(snapshot, size+trailer.Size)
+	if err != nil {
+		return truncated(err)
+	}
+	if got := [trailer.Size]byte(h.Sum(nil)); got != want {
+		return fmt.Errorf("%w: got %x, want %x", ErrChecksum, got, want)
 	}
 	return nil
 }

@@ -270,3 +270,21 @@ func TestFullDiskIsNotOneOfUnknownSize(t *testing.T) {
 		})
 	}
 }
+
+// Two file systems with the same number of free bytes, of which each has enough,
+// are enough. One is not.
+func TestFullDiskIsNotHalfOfTwo(t *testing.T) {
+	if !withMounts(t) {
+		return
+	}
+	path := snaptest.NewDB().Put("a", "b").Write(t, filepath.Join(t.TempDir(), "db"), true)
+	data, wal := t.TempDir(), t.TempDir()
+	mount(t, data, "size=70m")
+	mount(t, wal, "size=70m")
+	require.Equal(t, free(t, data), free(t, wal))
+	cfg := config(path, filepath.Join(data, "data"))
+	cfg.OutputWALDir = filepath.Join(data, "wal")
+	require.ErrorIs(t, snapshot.New().Restore(cfg), syscall.ENOSPC)
+	cfg.OutputWALDir = filepath.Join(wal, "wal")
+	require.NoError(t, snapshot.New().Restore(cfg))
+}

@@ -286,43 +286,6 @@ func TestRestoreEndsWhenTheDiskFails(t *testing.T) {
 	require.Empty(t, snaptest.TreeList(t, dir))
 }
 
-// smallDisks are disks with the same number of free bytes each.
-type smallDisks struct {
-	durable.FS
-	free int64
-}
-
-func (d smallDisks) FreeSpace(string) (int64, error) { return d.free, nil }
-
-// Two file systems of which each has enough room are enough, one is not.
-func TestRestoreNeedsSpaceOnEach(t *testing.T) {
-	path := snaptest.NewDB().Put("a", "b").Write(t, filepath.Join(t.TempDir(), "db"), true)
-	m := snapshot.New(snapshot.WithFS(smallDisks{durable.OS, 70 << 20}))
-	cfg := config(path, filepath.Join(t.TempDir(), "data"))
-	cfg.OutputWALDir = filepath.Join(t.TempDir(), "wal")
-	require.ErrorIs(t, m.Restore(cfg), syscall.ENOSPC)
-
-	other, err := os.MkdirTemp("/dev/shm", "")
-	if err != nil {
-		t.Skipf("no second file system: %v", err)
-	}
-	defer func() { require.NoError(t, os.RemoveAll(other)) }()
-	if sameFileSystem(t, other, filepath.Dir(cfg.OutputDataDir)) {
-		t.Skip("no second file system: temporary files are in memory here")
-	}
-	cfg.OutputWALDir = filepath.Join(other, "wal")
-	require.NoError(t, m.Restore(cfg))
-}
-
-func sameFileSystem(t *testing.T, a, b string) bool {
-	t.Helper()
-	infoA, err := os.Stat(a)
-	require.NoError(t, err)
-	infoB, err := os.Stat(b)
-	require.NoError(t, err)
-	return durable.SameDevice(infoA, infoB)
-}
-
 // lostConnection ends with an error that wraps io.EOF.
 type lostConnection struct{ r io.Reader }
 

@@ -159,7 +159,7 @@ func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
 	return nil
 }
 
-func (v *pieceVisitor) Large(key []byte, value *io.SectionReader) error {
+func (v *pieceVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	v.add(key)
 	if value == nil { // of a nested bucket only the name counts
 		return nil
@@ -194,7 +194,7 @@ func (v *metaVisitor) Leaf(l *boltfile.Leaf) error {
 	return v.pieceVisitor.Leaf(l)
 }
 
-func (v *metaVisitor) Large(key []byte, value *io.SectionReader) error {
+func (v *metaVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	if value != nil && value.Size() <= maxVersion {
 		b := make([]byte, value.Size())
 		if _, err := io.ReadFull(io.NewSectionReader(value, 0, value.Size()), b); err != nil {
@@ -202,7 +202,7 @@ func (v *metaVisitor) Large(key []byte, value *io.SectionReader) error {
 		}
 		v.record(key, b)
 	}
-	return v.pieceVisitor.Large(key, value)
+	return v.pieceVisitor.Large(page, key, value)
 }
 
 // maxVersion is how many bytes a version may have in a page too large to be
@@ -247,7 +247,7 @@ func (v *keyVisitor) record(key, value []byte) error {
 	return v.agree(revision, rec.ModRevision, len(value) == 0)
 }
 
-func (v *keyVisitor) Large(key []byte, value *io.SectionReader) error {
+func (v *keyVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	if value == nil {
 		return fmt.Errorf("%w: key %x: a bucket where a record should be", ErrCorrupt, key[:min(len(key), 32)])
 	}
@@ -267,7 +267,7 @@ func (v *keyVisitor) Large(key []byte, value *io.SectionReader) error {
 	if err := v.agree(revision, modRevision, value.Size() == 0); err != nil {
 		return err
 	}
-	return v.pieceVisitor.Large(key, value)
+	return v.pieceVisitor.Large(page, key, value)
 }
 
 // revision reads a revision key and notes it as the last one so far.

@@ -1,17 +1,15 @@
 package snapshot_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/pagecache"
 )
 
 // Status and Verify have a cold file read ahead of them. They stand still here,
@@ -94,35 +92,14 @@ func awaitCached(t *testing.T, path string) {
 	}
 }
 
-// dropCache takes a file out of the page cache.
 func dropCache(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, f.Close()) }()
-	require.NoError(t, f.Sync())
-	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	require.NoError(t, pagecache.Drop(path))
 }
 
-// cachedShare is how much of a file is in the page cache, 1 for all of it.
 func cachedShare(t *testing.T, path string) float64 {
 	t.Helper()
-	f, err := os.Open(path)
+	share, err := pagecache.Share(path)
 	require.NoError(t, err)
-	defer func() { require.NoError(t, f.Close()) }()
-	info, err := f.Stat()
-	require.NoError(t, err)
-	m, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, unix.Munmap(m)) }()
-	page := os.Getpagesize()
-	pages := make([]byte, (len(m)+page-1)/page)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m))),
-		uintptr(len(m)), uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
-	require.Zero(t, errno)
-	in := 0
-	for _, p := range pages {
-		in += int(p & 1)
-	}
-	return float64(in) / float64(len(pages))
+	return share
 }

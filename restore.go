@@ -173,7 +173,7 @@ func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int
 		if err != nil {
 			return err
 		}
-		same, err := m.sameDevice(filepath.Dir(target.TreeDir()), filepath.Dir(target.WALTreeDir()))
+		same, err := durable.SameDevice(m.fs, filepath.Dir(target.TreeDir()), filepath.Dir(target.WALTreeDir()))
 		if err != nil {
 			return err
 		}
@@ -188,18 +188,6 @@ func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int
 		return noSpace(p.dataDir, data, free)
 	}
 	return nil
-}
-
-func (m *V3Manager) sameDevice(a, b string) (bool, error) {
-	infoA, err := m.fs.Lstat(a)
-	if err != nil {
-		return false, err
-	}
-	infoB, err := m.fs.Lstat(b)
-	if err != nil {
-		return false, err
-	}
-	return durable.SameDevice(infoA, infoB), nil
 }
 
 func noSpace(dir string, need, free int64) error {

@@ -77,19 +77,12 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 		if err := finish(); err != nil || c.skipHash {
 			return err
 		}
-		return c.compare([trailer.Size]byte(digest.Sum(nil)), size)
+		err := digest.compare(c.src, size)
+		if errors.Is(err, ErrChecksum) {
+			err = explainShort(err, c.dst, size)
+		}
+		return err
 	}}, nil
-}
-
-func (c *fileCopy) compare(sum [trailer.Size]byte, size int64) error {
-	want, err := trailer.Read(c.src, c.size)
-	if err != nil {
-		return truncated(err)
-	}
-	if sum != want {
-		return explainShort(fmt.Errorf("%w: got %x, want %x", ErrChecksum, sum, want), c.dst, size)
-	}
-	return nil
 }
 
 // copyPieces copies size bytes and tells how far it has come.
@@ -168,20 +161,18 @@ type follower struct {
 }
 
 // follow starts a follower, whose end must be called. It does one range after
-// the other, up to its first error, which it gives to fail; copying never waits
-// for it.
+// the other; an error goes to fail, which ends the context of do. Copying never
+// waits for it.
 func follow(fail context.CancelCauseFunc, do func(from, to int64) error) follower {
 	f := follower{far: new(atomic.Int64), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		failed := false
 		from := int64(0)
 		for range f.wake {
 			to := f.far.Load()
-			if !failed && from < to {
+			if from < to {
 				if err := do(from, to); err != nil {
-					failed = true
-					fail(err)
+					fail(err) // and do, from now on, at once
 				}
 			}
 			from = to

@@ -10,20 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-func mincore(m, vec []byte) error {
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE,
-		uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)),
-		uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
 
 // memory returns the value in bytes of a field of /proc/<pid>/status, such as
 // VmHWM or RssAnon. A process that has ended has none.

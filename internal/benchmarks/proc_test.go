@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/snaptest/pagecache"
 )
 
 func TestPageCache(t *testing.T) {
@@ -21,7 +23,7 @@ func TestPageCache(t *testing.T) {
 	_, err = f.ReadAt(make([]byte, 1), 0)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	share, err = residentShare(path)
+	share, err = pagecache.Share(path)
 	require.NoError(t, err)
 	require.Positive(t, share)
 	require.Less(t, share, 1.0)
@@ -36,7 +38,7 @@ func TestPageCache(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1.0, share)
 
-	for _, f := range []func(string) (float64, error){warm, cool, residentShare} {
+	for _, f := range []func(string) (float64, error){warm, cool, pagecache.Share} {
 		_, err := f(filepath.Join(t.TempDir(), "missing"))
 		require.ErrorIs(t, err, os.ErrNotExist)
 	}

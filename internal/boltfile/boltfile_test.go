@@ -51,7 +51,7 @@ func (p *pieceCollector) Leaf(l *boltfile.Leaf) error {
 	return nil
 }
 
-func (p *pieceCollector) Large(key []byte, value *io.SectionReader) error {
+func (p *pieceCollector) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	if value == nil { // a nested bucket
 		p.got = append(p.got, string(key)+"=")
 		return nil

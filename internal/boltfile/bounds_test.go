@@ -101,7 +101,7 @@ func TestLargeTopLevel(t *testing.T) {
 	m.bucket(2, 3)
 	m.set32(2, headOverflow, 4200)
 	_, err := scanBytes(m.b)
-	require.ErrorContains(t, err, "top-level page of more than 4 MiB")
+	require.ErrorContains(t, err, "page 2: top-level page of more than 4 MiB")
 }
 
 // Nor must all inline buckets together.

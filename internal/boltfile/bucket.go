@@ -46,7 +46,7 @@ func (w *worker) topLevel() ([]topBucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := &bucketList{leaf: &w.leaf}
+	list := &bucketList{}
 	for i := range pieces {
 		if err := w.pieceLeaves(&pieces[i], list); err != nil {
 			return nil, err
@@ -59,7 +59,6 @@ func (w *worker) topLevel() ([]topBucket, error) {
 // bucketList is the visitor of the top level.
 type bucketList struct {
 	noVisitor
-	leaf    *Leaf // that is visited
 	buckets []topBucket
 	kept    int // bytes
 }
@@ -93,8 +92,8 @@ func (v *bucketList) Leaf(l *Leaf) error {
 	return nil
 }
 
-func (v *bucketList) Large(key []byte, _ *io.SectionReader) error {
-	return corrupt(v.leaf.Page(), "top-level page of more than 4 MiB")
+func (v *bucketList) Large(page Pgid, _ []byte, _ *io.SectionReader) error {
+	return corrupt(page, "top-level page of more than 4 MiB")
 }
 
 // claimFreelist reads the header of the freelist page and claims its pages.

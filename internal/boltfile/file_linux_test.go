@@ -6,35 +6,24 @@ import (
 	"os"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest/pagecache"
 )
 
 func dropCache(tb testing.TB, f *os.File) {
 	tb.Helper()
-	require.NoError(tb, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	require.NoError(tb, pagecache.Drop(f.Name()))
 }
 
-// inCache is the number of bytes of f that are in the page cache.
-func inCache(t *testing.T, f *os.File, size int) int {
+// cachedShare is the share of the pages of f that are in the page cache.
+func cachedShare(t *testing.T, f *os.File) float64 {
 	t.Helper()
-	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	share, err := pagecache.Share(f.Name())
 	require.NoError(t, err)
-	defer func() { require.NoError(t, unix.Munmap(m)) }()
-	page := os.Getpagesize()
-	pages := make([]byte, (size+page-1)/page)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE,
-		uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(size), uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
-	require.Zero(t, errno)
-	n := 0
-	for _, in := range pages {
-		n += int(in&1) * page
-	}
-	return min(n, size)
+	return share
 }
 
 // A file that is on the disk is in the page cache when it has been read ahead:
@@ -44,13 +33,12 @@ func TestReadAheadFillsCache(t *testing.T) {
 	f, err := os.Open(writeFile(t, make([]byte, size)))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()
-	require.NoError(t, f.Sync())
 	dropCache(t, f)
-	if inCache(t, f, size) == size {
+	if cachedShare(t, f) == 1 {
 		t.Skip("temporary files are in memory here, there is no disk to read from")
 	}
 	stop := boltfile.ReadAhead(t.Context(), f, size)
-	require.Eventually(t, func() bool { return inCache(t, f, size) == size }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return cachedShare(t, f) == 1 }, time.Minute, time.Millisecond)
 	stop()
 }
 

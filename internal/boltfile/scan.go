@@ -22,7 +22,7 @@ type Visitor interface {
 	Leaf(*Leaf) error
 	// Large is called instead for each element of a leaf page that is too large
 	// to be held in memory. The value is nil for a nested bucket.
-	Large(key []byte, value *io.SectionReader) error
+	Large(page Pgid, key []byte, value *io.SectionReader) error
 	// Done is called after the last one.
 	Done() error
 }

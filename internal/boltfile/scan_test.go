@@ -35,9 +35,9 @@ type failingVisitor struct{ boltfile.Visitor }
 
 var errVisitor = errors.New("seen enough")
 
-func (failingVisitor) Leaf(*boltfile.Leaf) error             { return errVisitor }
-func (failingVisitor) Large([]byte, *io.SectionReader) error { return errVisitor }
-func (failingVisitor) Done() error                           { return nil }
+func (failingVisitor) Leaf(*boltfile.Leaf) error                            { return errVisitor }
+func (failingVisitor) Large(boltfile.Pgid, []byte, *io.SectionReader) error { return errVisitor }
+func (failingVisitor) Done() error                                          { return nil }
 
 func TestVisitorFails(t *testing.T) {
 	for _, valueSize := range []int{100, 5 << 20} {
@@ -77,7 +77,7 @@ type cancelling struct {
 	seen   *int
 }
 
-func (v cancelling) Large([]byte, *io.SectionReader) error {
+func (v cancelling) Large(boltfile.Pgid, []byte, *io.SectionReader) error {
 	*v.seen++
 	v.cancel()
 	return nil
@@ -103,7 +103,7 @@ type cancellingInside struct {
 	cancel context.CancelFunc
 }
 
-func (v cancellingInside) Large(_ []byte, value *io.SectionReader) error {
+func (v cancellingInside) Large(_ boltfile.Pgid, _ []byte, value *io.SectionReader) error {
 	if _, err := value.Read(make([]byte, 1)); err != nil {
 		return err
 	}
@@ -130,9 +130,9 @@ func TestCancelledInLargeValue(t *testing.T) {
 // leafFunc is a visitor that is called for each leaf page.
 type leafFunc func() error
 
-func (f leafFunc) Leaf(*boltfile.Leaf) error             { return f() }
-func (f leafFunc) Large([]byte, *io.SectionReader) error { return nil }
-func (f leafFunc) Done() error                           { return nil }
+func (f leafFunc) Leaf(*boltfile.Leaf) error                            { return f() }
+func (f leafFunc) Large(boltfile.Pgid, []byte, *io.SectionReader) error { return nil }
+func (f leafFunc) Done() error                                          { return nil }
 
 // Of two errors that of the first piece counts, also if it comes first.
 func TestErrorOfTheFirstPiece(t *testing.T) {

@@ -268,7 +268,6 @@ func (w *worker) nestedBucket(value []byte, id Pgid, i int) error {
 // largeLeaf is leafPage for a leaf that is not held in memory: its table is,
 // and each key, but the values are shown as parts of the file.
 func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
-	w.leaf.id = ref.id
 	off := int64(ref.id) * w.db.pageSize
 	lay, err := startLayout(ref.id, int(h.count), (int64(h.overflow)+1)*w.db.pageSize)
 	if err != nil {
@@ -308,7 +307,7 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		} else if e.flags != 0 {
 			return corrupt(ref.id, "element %d: flags %#x", i, e.flags)
 		}
-		if err := v.Large(key, value); err != nil {
+		if err := v.Large(ref.id, key, value); err != nil {
 			return err
 		}
 	}
@@ -364,6 +363,6 @@ func (w *worker) largeBucket(value *io.SectionReader, id Pgid, i int) error {
 
 type noVisitor struct{}
 
-func (noVisitor) Leaf(*Leaf) error                      { return nil }
-func (noVisitor) Large([]byte, *io.SectionReader) error { return nil }
-func (noVisitor) Done() error                           { return nil }
+func (noVisitor) Leaf(*Leaf) error                            { return nil }
+func (noVisitor) Large(Pgid, []byte, *io.SectionReader) error { return nil }
+func (noVisitor) Done() error                                 { return nil }

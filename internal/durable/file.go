@@ -171,7 +171,7 @@ func (s *StagedFile) keepOld() (oldFile, error) {
 // its owner: a second name for it could not be removed.
 func (s *StagedFile) checkReplaceable() error {
 	dir, err := s.fsys.Lstat(filepath.Dir(s.path))
-	if err != nil {
+	if err != nil || dir.Mode()&fs.ModeSticky == 0 {
 		return err
 	}
 	old, err := s.fsys.Lstat(s.path)
@@ -181,7 +181,7 @@ func (s *StagedFile) checkReplaceable() error {
 	if err != nil {
 		return err
 	}
-	if dir.Mode()&fs.ModeSticky != 0 && !ownsEither(dir, old) {
+	if !ownsEither(dir, old) {
 		return &fs.PathError{Op: "replace", Path: s.path, Err: fs.ErrPermission}
 	}
 	return nil

@@ -147,6 +147,20 @@ func (osFS) FreeSpace(name string) (int64, error) {
 	}
 }
 
+// SameDevice says whether two files or directories are on one file system. Where
+// that is not told, as on Windows, it says no.
+func SameDevice(fsys FS, a, b string) (bool, error) {
+	infoA, err := fsys.Lstat(a)
+	if err != nil {
+		return false, err
+	}
+	infoB, err := fsys.Lstat(b)
+	if err != nil {
+		return false, err
+	}
+	return sameDevice(infoA, infoB), nil
+}
+
 // saturate is count times size, or the largest int64 where that is more.
 func saturate(count, size uint64) int64 {
 	hi, lo := bits.Mul64(count, size)

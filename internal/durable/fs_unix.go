@@ -49,8 +49,7 @@ func owner(info fs.FileInfo) int {
 	return os.Geteuid()
 }
 
-// SameDevice says whether two files are on one file system.
-func SameDevice(a, b fs.FileInfo) bool {
+func sameDevice(a, b fs.FileInfo) bool {
 	sa, aok := a.Sys().(*syscall.Stat_t)
 	sb, bok := b.Sys().(*syscall.Stat_t)
 	return aok && bok && sa.Dev == sb.Dev

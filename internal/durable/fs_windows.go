@@ -53,8 +53,6 @@ func retryEINTR(fn func() error) error { return fn() }
 // ownsEither: there are no sticky directories.
 func ownsEither(_, _ fs.FileInfo) bool { return true }
 
-// SameDevice says whether two files are on one file system. That is not told
-// here, so it says no.
-func SameDevice(_, _ fs.FileInfo) bool { return false }
+func sameDevice(_, _ fs.FileInfo) bool { return false }
 
 func isTooManyLinks(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }
