@@ -23,7 +23,8 @@ type StagedFile struct {
 //
 // A symbolic link at path is followed, also one whose target does not exist:
 // the file is staged beside the target and replaces that. Anything else at path
-// that is not a regular file is an error. The directory must exist.
+// that is not a regular file is an error, and so is a file that a sticky
+// directory keeps for another owner. The directory must exist.
 //
 // Temporary files that killed calls for the same path left there are removed.
 // Those that are being written, by this process or by another, are locked and
@@ -31,6 +32,9 @@ type StagedFile struct {
 func CreateFile(fsys FS, path string) (*StagedFile, error) {
 	path, err := resolveFile(fsys, path)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkReplaceable(fsys, path); err != nil {
 		return nil, err
 	}
 	if err := removeStale(fsys, path); err != nil {
@@ -151,7 +155,7 @@ func (o oldFile) forget(fsys FS) error {
 }
 
 func (s *StagedFile) keepOld() (oldFile, error) {
-	if err := s.checkReplaceable(); err != nil {
+	if err := checkReplaceable(s.fsys, s.path); err != nil { // it may be there since
 		return oldFile{}, err
 	}
 	backup := tempName(s.path)
@@ -167,14 +171,14 @@ func (s *StagedFile) keepOld() (oldFile, error) {
 	return oldFile{}, err
 }
 
-// checkReplaceable returns an error if a sticky directory keeps the old file for
-// its owner: a second name for it could not be removed.
-func (s *StagedFile) checkReplaceable() error {
-	dir, err := s.fsys.Lstat(filepath.Dir(s.path))
+// checkReplaceable returns an error if a sticky directory keeps what stands at
+// path for its owner: a second name for it could not be removed.
+func checkReplaceable(fsys FS, path string) error {
+	dir, err := fsys.Lstat(filepath.Dir(path))
 	if err != nil || dir.Mode()&fs.ModeSticky == 0 {
 		return err
 	}
-	old, err := s.fsys.Lstat(s.path)
+	old, err := fsys.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -182,7 +186,7 @@ func (s *StagedFile) checkReplaceable() error {
 		return err
 	}
 	if !ownsEither(dir, old) {
-		return &fs.PathError{Op: "replace", Path: s.path, Err: fs.ErrPermission}
+		return &fs.PathError{Op: "replace", Path: path, Err: fs.ErrPermission}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package durable_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,10 +29,31 @@ func asNobody(what, path string) {
 	case err != nil:
 	case what == "file":
 		err = save(durable.OS, path, "new")
+	case what == "late file":
+		err = save(&lateFS{FS: durable.OS, path: path}, path, "new")
 	default:
 		err = publish(durable.OS, durable.TargetConfig{Dir: path})
 	}
 	fmt.Println(err)
+}
+
+// lateFS has no file at path before one is staged beside it.
+type lateFS struct {
+	durable.FS
+	path   string
+	staged bool
+}
+
+func (f *lateFS) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f.staged = true
+	return f.FS.OpenFile(name, flag, perm)
+}
+
+func (f *lateFS) Lstat(name string) (fs.FileInfo, error) {
+	if name == f.path && !f.staged {
+		return nil, fs.ErrNotExist
+	}
+	return f.FS.Lstat(name)
 }
 
 // nobodySays runs asNobody.
@@ -68,7 +90,9 @@ func TestFileInStickyDirectory(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
 	require.NoError(t, os.Chmod(file, 0o666)) // or protected_hardlinks is in the way
 
-	require.Contains(t, nobodySays(t, "file", file), "permission denied")
+	require.Equal(t, "replace "+file+": permission denied\n", nobodySays(t, "file", file))
+	require.Equal(t, listing{"db": "old"}, list(t, root))
+	require.Equal(t, "keep the old file: replace "+file+": permission denied\n", nobodySays(t, "late file", file))
 	require.Equal(t, listing{"db": "old"}, list(t, root))
 	for range 2 { // one's own can be replaced
 		require.Equal(t, "<nil>\n", nobodySays(t, "file", filepath.Join(root, "own")))
