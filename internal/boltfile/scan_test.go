@@ -127,6 +127,32 @@ func TestCancelledInLargeValue(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// endingAt ends the context when bytes from an offset on are read.
+type endingAt struct {
+	io.ReaderAt
+	off    int64
+	cancel context.CancelFunc
+}
+
+func (r endingAt) ReadAt(p []byte, off int64) (int, error) {
+	if off >= r.off {
+		r.cancel()
+	}
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+// A freelist of many pages does not keep a cancelled scan.
+func TestScanCancelledInFreelist(t *testing.T) {
+	m := newFreelist(140_000)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	entries := int64(3*m.pageSize + 16 + 8)
+	db, err := boltfile.Open(endingAt{bytes.NewReader(m.b), entries, cancel}, int64(len(m.b)))
+	require.NoError(t, err)
+	_, _, err = db.Scan(ctx, boltfile.Options{})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 // leafFunc is a visitor that is called for each leaf page.
 type leafFunc func() error
 
