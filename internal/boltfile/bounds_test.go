@@ -73,24 +73,10 @@ func TestDepthBombs(t *testing.T) {
 
 // More nested buckets than pages would have to share them.
 func TestTooManyNestedBuckets(t *testing.T) {
-	m := newForge(10)
+	m := newForge(11)
 	m.bucket(2, 3)
 	const n = 200
-	m.leaf(3)
-	m.set16(3, headCount, n)
-	leaf := m.b[3*m.pageSize:]
-	at := 16 + 16*n
-	for i := range n {
-		e := leaf[16+16*i:]
-		binary.NativeEndian.PutUint32(e, 1)
-		binary.NativeEndian.PutUint32(e[4:], uint32(at-16-16*i))
-		binary.NativeEndian.PutUint32(e[8:], 1)
-		binary.NativeEndian.PutUint32(e[12:], 16)
-		leaf[at] = byte(i)
-		binary.NativeEndian.PutUint64(leaf[at+1:], 9)
-		at += 17
-	}
-	m.set32(3, headOverflow, uint32(at-1)/1024)
+	m.elements(3, n, 1, binary.NativeEndian.AppendUint64(nil, 9), 16)
 	_, err := scanBytes(m.b)
 	require.ErrorContains(t, err, "more nested buckets than pages")
 }

@@ -3,6 +3,7 @@ package boltfile_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
@@ -249,6 +250,24 @@ func (m forge) bucket(id, root int) {
 }
 
 func (m forge) leaf(id int) { m.header(id, typeLeaf, 0) }
+
+// elements makes a leaf page of n elements whose values start with value.
+func (m forge) elements(id, n int, flags uint32, value []byte, valueSize int) {
+	const keySize = 4
+	m.header(id, typeLeaf, uint16(n))
+	leaf := m.b[id*m.pageSize:]
+	at := 16 + 16*n
+	for i := range n {
+		binary.NativeEndian.PutUint32(leaf[leafFlags(i):], flags)
+		binary.NativeEndian.PutUint32(leaf[leafPos(i):], uint32(at-16-16*i))
+		binary.NativeEndian.PutUint32(leaf[leafKey(i):], keySize)
+		binary.NativeEndian.PutUint32(leaf[leafValue(i):], uint32(valueSize))
+		binary.BigEndian.PutUint32(leaf[at:], uint32(i))
+		copy(leaf[at+keySize:], value)
+		at += keySize + valueSize
+	}
+	m.set32(id, headOverflow, uint32((at-1)/m.pageSize))
+}
 
 // BenchmarkScan walks a database, BenchmarkReference has bbolt walk and check it.
 func BenchmarkScan(b *testing.B) {

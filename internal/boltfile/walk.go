@@ -277,6 +277,7 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	if err := readFull(w.db.r, table, off); err != nil {
 		return err
 	}
+	w.read(int64(len(table)))
 	var previous []byte
 	for i := range int(h.count) {
 		if err := w.ctx.Err(); err != nil {
@@ -311,7 +312,6 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 			return err
 		}
 	}
-	w.read((int64(h.overflow) + 1) * w.db.pageSize)
 	return lay.finish(h.overflow, w.db.pageSize)
 }
 
@@ -330,6 +330,7 @@ func (w *worker) largeElement(off, keySize, valueSize int64) (key []byte, value 
 	if err := readFull(w.db.r, key, off); err != nil {
 		return nil, nil, err
 	}
+	w.read(keySize + valueSize)
 	return key, io.NewSectionReader(fullReader{w.ctx, w.db.r}, off+keySize, valueSize), nil
 }
 
