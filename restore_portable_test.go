@@ -1,0 +1,144 @@
+package snapshot_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+// portableDisk is one on which the kernel stops copying after some calls.
+type portableDisk struct {
+	durable.FS
+	calls int
+	stop  func() error
+}
+
+func (d *portableDisk) CopyRange(dst durable.File, dstOff int64, src durable.File, srcOff, n int64) (int64, error) {
+	if d.calls == 0 {
+		return 0, d.stop()
+	}
+	d.calls--
+	return d.FS.CopyRange(dst, dstOff, src, srcOff, n)
+}
+
+func unsupported() error { return errors.ErrUnsupported }
+
+// Where the kernel cannot copy, or stops doing so, the result is the same.
+func TestRestoreWithoutKernelCopy(t *testing.T) {
+	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for name, disk := range map[string]*portableDisk{
+		"cannot":         {stop: unsupported},
+		"stops":          {stop: unsupported, calls: 1},
+		"says no reason": {stop: func() error { return nil }, calls: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk.FS = durable.OS
+			snaptest.NoLeaks(t)
+			dir := filepath.Join(t.TempDir(), "data")
+			require.NoError(t, snapshot.New(snapshot.WithFS(disk)).Restore(config(path, dir)))
+			requireSameDirectory(t, path, dir)
+		})
+	}
+}
+
+// Every write of such a copy fails.
+func TestRestoreWithoutKernelCopyFails(t *testing.T) {
+	path := snaptest.NewDB().Large(3000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC, durabletest.ErrShortWrite} {
+		t.Run(fault.Error(), func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			sweep(t, 0, 1, func(k int) *durabletest.Faults { return durabletest.FailAt(k, fault) }, func(f *durabletest.Faults) {
+				dir := t.TempDir()
+				fsys := durabletest.Wrap(&portableDisk{FS: durable.OS, stop: unsupported}, writesOnly{f}).NoSync()
+				err := snapshot.New(snapshot.WithFS(fsys)).Restore(config(path, filepath.Join(dir, "data")))
+				require.Zero(t, fsys.CloseAll(), "files left open")
+				if at, hit := f.Hit(); hit {
+					requireCause(t, err, fault, at)
+					require.Empty(t, snaptest.TreeList(t, dir))
+					return
+				}
+				require.NoError(t, err)
+			})
+		})
+	}
+}
+
+// A snapshot that shrinks while it is copied.
+func TestRestoreOfShrinkingFile(t *testing.T) {
+	const rest = 10 << 20
+	for name, calls := range map[string]int{"kernel copy": 1, "plain copy": 0} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+			disk := &portableDisk{FS: durable.OS, calls: calls, stop: func() error {
+				require.NoError(t, os.Truncate(path, rest))
+				return errors.ErrUnsupported
+			}}
+			dir := t.TempDir()
+			err := snapshot.New(snapshot.WithFS(disk)).Restore(config(path, filepath.Join(dir, "data")))
+			require.ErrorIs(t, err, snapshot.ErrTruncated)
+			require.ErrorContains(t, err, "copy at byte")
+			require.Empty(t, snaptest.TreeList(t, dir))
+		})
+	}
+}
+
+// spaceIn says how much space is left where a path contains a word.
+type spaceIn struct {
+	durable.FS
+	word string
+	free int64
+	err  error
+}
+
+func (d spaceIn) FreeSpace(name string) (int64, error) {
+	if strings.Contains(name, d.word) {
+		return d.free, d.err
+	}
+	return d.FS.FreeSpace(name)
+}
+
+// The space below the data directory and below the WAL is looked at, each for
+// itself; where nobody can tell it, that is no reason not to restore.
+func TestRestoreSpaceOfEach(t *testing.T) {
+	path := write(t)
+	for _, word := range []string{"data", "wal"} {
+		for _, tt := range []struct {
+			name string
+			disk spaceIn
+			want error
+		}{
+			{"full", spaceIn{free: 1 << 20}, syscall.ENOSPC},
+			{"unknown", spaceIn{err: errors.ErrUnsupported}, nil},
+			{"failing", spaceIn{err: syscall.EIO}, syscall.EIO},
+		} {
+			t.Run(word+"/"+tt.name, func(t *testing.T) {
+				dir := t.TempDir()
+				disk := tt.disk
+				disk.FS, disk.word = durable.OS, filepath.Join(dir, "."+word)
+				cfg := config(path, filepath.Join(dir, "data"))
+				cfg.OutputWALDir = filepath.Join(dir, "wal")
+				err := snapshot.New(snapshot.WithFS(disk)).Restore(cfg)
+				require.ErrorIs(t, err, tt.want)
+				if tt.want == nil {
+					require.DirExists(t, cfg.OutputWALDir)
+					return
+				}
+				if tt.want == syscall.ENOSPC {
+					require.ErrorContains(t, err, filepath.Join(dir, word)+" needs ")
+				}
+				require.Empty(t, snaptest.TreeList(t, dir))
+			})
+		}
+	}
+}
