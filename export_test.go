@@ -15,3 +15,6 @@ func NewMeter(report func(Progress), total int64) (add func(int64), finish func(
 
 // CheckDigest is what Verify does beside the walk over the pages.
 var CheckDigest = checkDigest
+
+// Inspect is Status of any reader and, if strict, Verify without the digest.
+var Inspect = inspect
