@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -90,55 +89,5 @@ func TestRestoreOfShrinkingFile(t *testing.T) {
 			require.ErrorContains(t, err, "copy at byte")
 			require.Empty(t, snaptest.TreeList(t, dir))
 		})
-	}
-}
-
-// spaceIn says how much space is left where a path contains a word.
-type spaceIn struct {
-	durable.FS
-	word string
-	free int64
-	err  error
-}
-
-func (d spaceIn) FreeSpace(name string) (int64, error) {
-	if strings.Contains(name, d.word) {
-		return d.free, d.err
-	}
-	return d.FS.FreeSpace(name)
-}
-
-// The space below the data directory and below the WAL is looked at, each for
-// itself; where nobody can tell it, that is no reason not to restore.
-func TestRestoreSpaceOfEach(t *testing.T) {
-	path := write(t)
-	for _, word := range []string{"data", "wal"} {
-		for _, tt := range []struct {
-			name string
-			disk spaceIn
-			want error
-		}{
-			{"full", spaceIn{free: 1 << 20}, syscall.ENOSPC},
-			{"unknown", spaceIn{err: errors.ErrUnsupported}, nil},
-			{"failing", spaceIn{err: syscall.EIO}, syscall.EIO},
-		} {
-			t.Run(word+"/"+tt.name, func(t *testing.T) {
-				dir := t.TempDir()
-				disk := tt.disk
-				disk.FS, disk.word = durable.OS, filepath.Join(dir, "."+word)
-				cfg := config(path, filepath.Join(dir, "data"))
-				cfg.OutputWALDir = filepath.Join(dir, "wal")
-				err := snapshot.New(snapshot.WithFS(disk)).Restore(cfg)
-				require.ErrorIs(t, err, tt.want)
-				if tt.want == nil {
-					require.DirExists(t, cfg.OutputWALDir)
-					return
-				}
-				if tt.want == syscall.ENOSPC {
-					require.ErrorContains(t, err, filepath.Join(dir, word)+" needs ")
-				}
-				require.Empty(t, snaptest.TreeList(t, dir))
-			})
-		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -381,21 +380,6 @@ func TestRestoreDotsAfterLink(t *testing.T) {
 	for _, name := range []string{"data/member/snap/db", "wal/0000000000000000-0000000000000000.wal"} {
 		require.FileExists(t, filepath.Join(root, name))
 	}
-}
-
-func TestRestoreNeedsSpace(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "sparse")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	if err := os.Truncate(path, 1<<43); err != nil {
-		t.Skipf("no sparse file of 8 TiB here: %v", err)
-	}
-	cfg := config(path, filepath.Join(dir, "data"))
-	cfg.SkipHashCheck = true
-	err := snapshot.New().Restore(cfg)
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Regexp(t, `needs 87\d+ bytes, \d+ are free`, err.Error())
-	require.NoDirExists(t, cfg.OutputDataDir)
 }
 
 // lease is the number of seconds of the lease in fillEtcd.

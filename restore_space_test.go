@@ -1,0 +1,81 @@
+package snapshot_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/snaptest"
+)
+
+func TestRestoreNeedsSpace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sparse")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	if err := os.Truncate(path, 1<<43); err != nil {
+		t.Skipf("no sparse file of 8 TiB here: %v", err)
+	}
+	cfg := config(path, filepath.Join(dir, "data"))
+	cfg.SkipHashCheck = true
+	err := snapshot.New().Restore(cfg)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.Regexp(t, `needs 87\d+ bytes, \d+ are free`, err.Error())
+	require.NoDirExists(t, cfg.OutputDataDir)
+}
+
+// spaceIn says how much space is left where a path contains a word.
+type spaceIn struct {
+	durable.FS
+	word string
+	free int64
+	err  error
+}
+
+func (d spaceIn) FreeSpace(name string) (int64, error) {
+	if strings.Contains(name, d.word) {
+		return d.free, d.err
+	}
+	return d.FS.FreeSpace(name)
+}
+
+// The space below the data directory and below the WAL is looked at, each for
+// itself; where nobody can tell it, that is no reason not to restore.
+func TestRestoreSpaceOfEach(t *testing.T) {
+	path := write(t)
+	for _, word := range []string{"data", "wal"} {
+		for _, tt := range []struct {
+			name string
+			disk spaceIn
+			want error
+		}{
+			{"full", spaceIn{free: 1 << 20}, syscall.ENOSPC},
+			{"unknown", spaceIn{err: errors.ErrUnsupported}, nil},
+			{"failing", spaceIn{err: syscall.EIO}, syscall.EIO},
+		} {
+			t.Run(word+"/"+tt.name, func(t *testing.T) {
+				dir := t.TempDir()
+				disk := tt.disk
+				disk.FS, disk.word = durable.OS, filepath.Join(dir, "."+word)
+				cfg := config(path, filepath.Join(dir, "data"))
+				cfg.OutputWALDir = filepath.Join(dir, "wal")
+				err := snapshot.New(snapshot.WithFS(disk)).Restore(cfg)
+				require.ErrorIs(t, err, tt.want)
+				if tt.want == nil {
+					require.DirExists(t, cfg.OutputWALDir)
+					return
+				}
+				if tt.want == syscall.ENOSPC {
+					require.ErrorContains(t, err, filepath.Join(dir, word)+" needs ")
+				}
+				require.Empty(t, snaptest.TreeList(t, dir))
+			})
+		}
+	}
+}
