@@ -14,6 +14,9 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
+// lease is the number of seconds of the lease in fillEtcd.
+const lease = 3600
+
 // fillEtcd writes what a restored etcd must still serve.
 func fillEtcd(tb testing.TB, cli *clientv3.Client) (leaseID clientv3.LeaseID) {
 	tb.Helper()

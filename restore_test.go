@@ -381,6 +381,3 @@ func TestRestoreDotsAfterLink(t *testing.T) {
 		require.FileExists(t, filepath.Join(root, name))
 	}
 }
-
-// lease is the number of seconds of the lease in fillEtcd.
-const lease = 3600
