@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -121,7 +122,7 @@ func TestSparseFile(t *testing.T) {
 		require.ErrorContains(t, err, "high-water mark")
 		cfg := config(path, filepath.Join(t.TempDir(), "data"))
 		cfg.SkipHashCheck = true
-		require.ErrorIs(t, snapshot.New().Restore(cfg), syscall.ENOSPC)
+		require.ErrorIs(t, snapshot.New(snapshot.WithFS(spaceIn{FS: durable.OS, free: 1 << 40})).Restore(cfg), syscall.ENOSPC)
 	}
 }
 
@@ -263,7 +264,7 @@ func (d *brokenDisk) FreeSpace(string) (int64, error) { return math.MaxInt64, ni
 func (d *brokenDisk) CopyRange(_ durable.File, _ int64, _ durable.File, _, n int64) (int64, error) {
 	if d.copies++; d.copies > 1 {
 		<-d.failed
-		runtime.Gosched()
+		time.Sleep(100 * time.Microsecond) // all copies would take 13 s: long enough for the error to get through
 	}
 	return n, nil
 }

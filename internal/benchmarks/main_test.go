@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 // operation of both implementations answers, and a second run uses what is
 // there.
 func TestBenchmark(t *testing.T) {
+	needDisk(t)
 	dir := t.TempDir()
 	jsonFile, svgFile := filepath.Join(dir, "out.json"), filepath.Join(dir, "out.svg")
 	opts, err := parseFlags([]string{

@@ -23,7 +23,6 @@ func (r *recorder) Cleanup(f func())      { r.cleanups = append(r.cleanups, f) }
 func (r *recorder) Errorf(string, ...any) { r.failed = true }
 
 func TestNoLeaks(t *testing.T) {
-	snaptest.SetLeakPatience(t, 200*time.Millisecond)
 	ending := make(chan struct{})
 	go func() { <-ending }() // of an earlier test, so to speak
 	for name, tc := range map[string]struct {
@@ -47,6 +46,11 @@ func TestNoLeaks(t *testing.T) {
 			return func() {}
 		}, false},
 	} {
+		patience := 20 * time.Second
+		if tc.want { // it is waited for to the end
+			patience = 200 * time.Millisecond
+		}
+		snaptest.SetLeakPatience(t, patience)
 		r := &recorder{TB: t}
 		snaptest.NoLeaks(r)
 		mend := tc.leak()

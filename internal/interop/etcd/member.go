@@ -205,7 +205,7 @@ func (m *Member) wait(ctx context.Context, what string, try func(context.Context
 func (m *Member) ClientConfig() clientv3.Config {
 	return clientv3.Config{
 		Endpoints:   []string{m.ClientURL},
-		DialTimeout: 2 * time.Second,
+		DialTimeout: 30 * time.Second,
 		Username:    m.Username,
 		Password:    m.Password,
 		TLS:         m.TLS,
