@@ -181,15 +181,15 @@ func TestManyRecordsOnLargePage(t *testing.T) {
 func TestLargeBranchKeys(t *testing.T) {
 	h := &handmade{}
 	var top []entry
+	below := h.branch() // its content is not looked at any more
 	for a := range 70 {
-		var middle []entry
-		for b := range 32 {
+		middle := []entry{{key: []byte{byte(a + 1)}, child: below}}
+		for b := range 31 {
 			key := make([]byte, 32<<10)
 			key[0], key[1] = byte(a+1), byte(b+1)
-			leaf := h.leaf(entry{key: key[:3]})
-			middle = append(middle, entry{key: key, child: h.branch(entry{key: key[:3], child: leaf})})
+			middle = append(middle, entry{key: key, child: below})
 		}
-		top = append(top, entry{key: middle[0].key[:2], child: h.branch(middle[:31]...)})
+		top = append(top, entry{key: middle[0].key, child: h.branch(middle...)})
 	}
 	path := h.write(t, h.leaf(bucket("x", h.branch(top...))), h.next())
 	_, err := snapshot.New().Status(path)
@@ -200,7 +200,7 @@ func TestLargeBranchKeys(t *testing.T) {
 // A level has no more pages than the file.
 func TestBranchOfOnePage(t *testing.T) {
 	h := &handmade{}
-	below := h.branch(entry{key: []byte("a"), child: h.leaf(entry{key: []byte("a")})})
+	below := h.branch() // its content is not looked at any more
 	var same []entry
 	for i := range 100 {
 		same = append(same, entry{key: fmt.Appendf(nil, "a%03d", i), child: below})

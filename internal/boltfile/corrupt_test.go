@@ -19,8 +19,18 @@ func TestCorrupt(t *testing.T) {
 	inline := build(t, 4096, false, fill("a", 2, 10))
 	withNested := build(t, 4096, false, nested)
 	synced := build(t, 4096, true, fill("a", 3000, 100), drop("a", 3000, 2))
+	gaps := build(t, 4096, false, fill("a", 3000, 100), drop("a", 3000, 2))
 	deep := build(t, 1024, false, fill("a", 3000, 100))
 	large := build(t, 4096, false, fill("a", 6, 5<<20))
+	largeGaps := build(t, 4096, false, func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("a"))
+		for _, key := range []string{"b", "d", "f", "h", "j", "l"} {
+			if err == nil {
+				err = b.Put([]byte(key), make([]byte, 5<<20))
+			}
+		}
+		return err
+	})
 	largeNested := build(t, 4096, false, largeAndNested)
 
 	for _, tt := range []struct {
@@ -109,7 +119,8 @@ func TestCorrupt(t *testing.T) {
 			page[i+4] = '!'
 		}, "its key in the parent page"},
 
-		{"branch without elements", plain, branchN(headCount, 2, 0), "branch page without elements"},
+		{"branch without elements", plain, branchN(headCount, 2, 0), "branch page of 0 elements"},
+		{"branch of one element", plain, branchN(headCount, 2, 1), "branch page of 1 elements"},
 		{"branch counts too many", plain, branchN(headCount, 2, 4000), "table of 4000 elements exceeds the page"},
 		{"branch position", plain, branchN(branchPos(1), 4, 5), "element 1: data at offset"},
 		{"branch key without bytes", plain, branchN(branchKey(1), 4, 0), "element 1: key of 0 bytes"},
@@ -155,6 +166,22 @@ func TestCorrupt(t *testing.T) {
 			page := m.page(m.lowBranch())
 			copy(page[bytes.Index(page, []byte("key-")):], "key-!")
 		}, "its key in the parent page"},
+		{"leaf above its key in the parent", gaps, func(m *image) {
+			id := m.child(m.bucketRoot(), 0)
+			m.page(id)[16+16*2+int(m.get32(id, branchPos(2))+m.get32(id, branchKey(2)))-1]--
+		}, "its key in the parent page"},
+		{"branch above its key in the parent", deep, func(m *image) {
+			page := m.page(m.lowBranch())
+			first := page[bytes.Index(page, []byte("key-")):]
+			first[len("key-0000000")-1]++
+		}, "its key in the parent page"},
+		{"large leaf above its key in the parent", largeGaps, func(m *image) {
+			id := m.bucketRoot()
+			m.page(id)[16+16*1+int(m.get32(id, branchPos(1))+m.get32(id, branchKey(1)))-1]--
+		}, "its key in the parent page"},
+		{"leaf without elements", plain, func(m *image) {
+			m.set16(m.find(typeLeaf)[5], headCount, 0)
+		}, "leaf page without elements below a branch page"},
 		{"branch of more overflow pages", plain, func(m *image) { m.moveBranch(1) }, "1 overflow pages for"},
 		{"huge branch", plain, func(m *image) { m.moveBranch(1024) }, "branch page of 4198400 bytes"},
 
@@ -260,6 +287,12 @@ func (m *image) inBucket(at int, v uint64) {
 	root := int(m.get64(m.live(), metaRoot))
 	value := 16 + int(m.get32(root, leafPos(0))) + int(m.get32(root, leafKey(0)))
 	m.set64(root, value+at, v)
+}
+
+// bucketRoot is the root page of the first bucket.
+func (m *image) bucketRoot() int {
+	root := int(m.get64(m.live(), metaRoot))
+	return int(m.get64(root, 16+int(m.get32(root, leafPos(0)))+int(m.get32(root, leafKey(0)))))
 }
 
 // lowBranch is a branch page above leaves with a neighbour on either side.

@@ -127,17 +127,24 @@ func (l *Leaf) parse(page []byte, id Pgid, count int) (layout, error) {
 	return lay, nil
 }
 
-// checkRange checks that the first and last key lie in the range that the
-// parent page promises: low or above, below high. A nil bound is none.
+// checkRange checks that a page starts with the key that it has in its parent
+// page, and ends below the next key there. A nil bound is none.
+//
+// bbolt itself only reads a page that starts with a larger key: when it writes
+// to one, it no longer finds its place in the parent.
 func checkRange(id Pgid, first, last, low, high []byte) error {
-	if low != nil && bytes.Compare(first, low) < 0 {
-		return corrupt(id, "first key %x is below %x, its key in the parent page", clip(first), clip(low))
+	if low != nil && !bytes.Equal(first, low) {
+		return corrupt(id, "first key %x is not %x, its key in the parent page", clip(first), clip(low))
 	}
 	if high != nil && bytes.Compare(last, high) >= 0 {
 		return corrupt(id, "last key %x is not below %x, the next key in the parent page", clip(last), clip(high))
 	}
 	return nil
 }
+
+// minBranchElements is what bbolt leaves in a branch page, and counts on when it
+// deletes from the pages below. It also bounds the depth of a tree.
+const minBranchElements = 2
 
 // child is a reference from a branch page: page id holds keys from low on, and
 // below high where that is not nil.
@@ -150,8 +157,8 @@ type child struct {
 // into. Their keys lie in what keys makes of the page's.
 func (db *DB) parseBranch(page []byte, ref child, h header, into []child, keys func([]byte) []byte) ([]child, error) {
 	count := int(h.count)
-	if count == 0 {
-		return into, corrupt(ref.id, "branch page without elements")
+	if count < minBranchElements {
+		return into, corrupt(ref.id, "branch page of %d elements", count)
 	}
 	lay, err := startLayout(ref.id, count, int64(len(page)))
 	if err != nil {

@@ -230,12 +230,16 @@ func (m forge) header(id int, flags, count uint16) {
 	m.set16(id, headCount, count)
 }
 
-func (m forge) branch(id, childPage int) {
-	m.header(id, typeBranch, 1)
-	m.set32(id, branchPos(0), 16)
-	m.set32(id, branchKey(0), 1)
-	m.set64(id, branchPgid(0), uint64(childPage))
-	m.page(id)[32] = 'k'
+// branch makes a branch page with keys of one byte.
+func (m forge) branch(id int, keys string, children ...int) {
+	n := len(children)
+	m.header(id, typeBranch, uint16(n))
+	for i, child := range children {
+		m.set32(id, branchPos(i), uint32(16*(n-i)+i))
+		m.set32(id, branchKey(i), 1)
+		m.set64(id, branchPgid(i), uint64(child))
+	}
+	copy(m.page(id)[16+16*n:], keys)
 }
 
 // bucket makes page id a leaf with one bucket whose root is the other page.

@@ -234,6 +234,8 @@ func (w *worker) leafPage(ref child, ahead int64, v Visitor) error {
 		if err := checkRange(ref.id, w.leaf.Key(0), w.leaf.Key(n-1), ref.low, ref.high); err != nil {
 			return err
 		}
+	} else if ref.low != nil {
+		return corrupt(ref.id, "leaf page without elements below a branch page")
 	}
 	for i := 0; w.leaf.Buckets > 0 && i < w.leaf.Len(); i++ {
 		if w.leaf.IsBucket(i) {
@@ -292,10 +294,14 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		if err != nil {
 			return err
 		}
-		if i > 0 && bytes.Compare(previous, key) >= 0 {
-			return corrupt(ref.id, "element %d: key %x does not follow %x", i, clip(key), clip(previous))
+		low := ref.low
+		if i > 0 {
+			low = nil
+			if bytes.Compare(previous, key) >= 0 {
+				return corrupt(ref.id, "element %d: key %x does not follow %x", i, clip(key), clip(previous))
+			}
 		}
-		if err := checkRange(ref.id, key, key, ref.low, ref.high); err != nil {
+		if err := checkRange(ref.id, key, key, low, ref.high); err != nil {
 			return err
 		}
 		previous = key
