@@ -7,11 +7,13 @@
 // [DB.SeedFreelist], the only writer, spares bbolt the same walk.
 //
 // The rules are those of the file format as bbolt 1.x and its predecessor write
-// it. They are stricter than bbolt's own checker in four points, each of which
-// holds in every file that bbolt has written: the data of a page's elements
-// lies without gaps behind the element table, a page has no more overflow pages
-// than its elements need, all leaf pages of a bucket are equally deep, and
-// inline buckets hold no buckets.
+// it. They are stricter than bbolt's own checker, in points that hold in every
+// file that bbolt has written: the data of a page's elements lies without gaps
+// behind the element table, a page has no more overflow pages than its elements
+// need, all leaf pages of a bucket are equally deep, inline buckets hold no
+// buckets, a branch page has two elements or more, a leaf page below one is not
+// empty, and each page starts with the key that it has in its parent page. On
+// the last three bbolt relies when it writes.
 package boltfile
 
 import (

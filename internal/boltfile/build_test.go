@@ -141,6 +141,7 @@ const (
 	headOverflow  = 12
 	typeBranch    = 1
 	typeLeaf      = 2
+	typeMeta      = 4
 )
 
 func leafPos(i int) int    { return 16 + 16*i + 4 }

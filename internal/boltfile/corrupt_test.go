@@ -39,8 +39,12 @@ func TestCorrupt(t *testing.T) {
 		damage func(m *image)
 		want   string
 	}{
-		{"first meta calls itself otherwise", plain, func(m *image) { m.set64(0, headID, 7) }, "page 0: meta page calls itself page 7"},
-		{"second meta is of another type", plain, func(m *image) { m.set16(1, headFlags, typeLeaf) }, "page 1: meta page calls itself page 1 of type 0x2"},
+		{"meta calls itself otherwise", plain, func(m *image) { m.set64(m.live(), headID, 7) }, "page 0: meta page calls itself page 7"},
+		{"meta is of another type", plain, func(m *image) { m.set16(m.live(), headFlags, typeLeaf) }, "page 0: meta page calls itself page 0 of type 0x2"},
+		{"second meta counts and is of another type", plain, func(m *image) {
+			m.field(0, 16)[0]++
+			m.set16(1, headFlags, typeLeaf)
+		}, "page 1: meta page calls itself page 1 of type 0x2"},
 		{"page size 0", plain, func(m *image) { m.set32(0, metaPageSize, 0); m.sum(0) }, "page 0: meta page: page size 0"},
 		{"page size 3000", plain, func(m *image) { m.set32(0, metaPageSize, 3000); m.sum(0) }, "page 0: meta page: page size 3000"},
 		{"page size 512", plain, func(m *image) { m.set32(0, metaPageSize, 512); m.sum(0) }, "page 0: meta page: page size 512"},

@@ -137,16 +137,12 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 		return nil, err
 	}
 	meta1, err1 := parseMeta(page[1][pageHeaderSize:])
-	for i := range page {
-		h := parseHeader(page[i][:])
-		if h.id != Pgid(i) || h.flags != flagMeta {
-			return nil, corrupt(Pgid(i), "meta page calls itself page %d of type %#x", h.id, h.flags)
-		}
-	}
-
 	chosen, at := meta0, Pgid(0)
 	if err0 != nil || (err1 == nil && meta1.txid > meta0.txid) {
 		chosen, at = meta1, 1
+	}
+	if h := parseHeader(page[at][:]); h.id != at || h.flags != flagMeta {
+		return nil, corrupt(at, "meta page calls itself page %d of type %#x", h.id, h.flags)
 	}
 	db := &DB{r: r, pageSize: pageSize, meta: chosen, raw: [metaSize]byte(page[at][pageHeaderSize:])}
 	if err := db.checkMeta(at, size); err != nil {

@@ -25,10 +25,30 @@ func TestMetaPages(t *testing.T) {
 				require.Equal(t, want, got)
 			}
 		}
+		for _, damaged := range []int{0, 1} {
+			other := newImage(b)
+			other.field(damaged, 16)[0]++
+			want := reference(t, other.b)
+			for _, junk := range []byte{0, 0xff} { // as a lost or torn write leaves it
+				for _, size := range []int{512, 1024, pageSize} {
+					m := newImage(b)
+					copy(m.page(damaged), bytes.Repeat([]byte{junk}, size))
+					got, err := scanBytes(m.b)
+					require.NoError(t, err, "page size %d, meta %d, %d bytes %#x", pageSize, damaged, size, junk)
+					require.Equal(t, want, got)
+				}
+			}
+		}
+		idle := newImage(b)
+		idle.set64(1-idle.live(), headID, 77) // that it does not count does not depend on this
+		got, err := scanBytes(idle.b)
+		require.NoError(t, err)
+		require.Equal(t, reference(t, b), got)
+
 		m := newImage(b)
 		m.field(0, 16)[0]++
 		m.field(1, 16)[0]++
-		_, err := scanBytes(m.b)
+		_, err = scanBytes(m.b)
 		require.ErrorContains(t, err, "page 0: meta page: not a bbolt database, and no valid second meta page")
 
 		m = newImage(b)

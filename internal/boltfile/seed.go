@@ -11,18 +11,17 @@ import (
 // small transaction, and few enough for one page.
 const maxSeed = 500
 
-// SeedFreelist writes a freelist into a database that has none, so that bbolt
-// can open it for writing without walking through all of it. w must write to
-// the file that was scanned, nobody else may have it open.
+// SeedFreelist gives the database a short freelist, so that bbolt can open it
+// for writing without walking through all of it, or without reading a list of
+// millions of pages. w must write to the file that was scanned, nobody else may
+// have it open.
 //
 // The list is one page that names some of the free pages. bbolt takes the
-// others for used, until it is closed: with NoFreelistSync, as etcd opens it on
-// Linux, it drops the list at its first commit, and finds all free pages by
-// itself the next time. A database that has a freelist is left as it is.
+// others for used, also those of the list that there was before, until it is
+// closed. It must be opened with NoFreelistSync, as etcd does on Linux: then it
+// drops the list at its first commit, and finds all free pages by itself the
+// next time.
 func (db *DB) SeedFreelist(w io.WriterAt, usage *Usage) error {
-	if db.meta.freelist != noFreelist {
-		return nil
-	}
 	if db.meta.txid >= math.MaxUint64-1 {
 		return corrupt(0, "meta page: transaction id %d is the last", db.meta.txid)
 	}
