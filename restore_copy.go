@@ -216,7 +216,11 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		if err := ctx.Err(); err != nil {
 			return copied{}, err
 		}
-		n, err := c.src.Read(blocks.room())
+		room := blocks.room()
+		n, err := c.src.Read(room)
+		if n < 0 || n > len(room) {
+			return copied{}, fmt.Errorf("read snapshot: a reader returned %d bytes for %d", n, len(room))
+		}
 		mt.add(int64(n))
 		if blocks.filled(n) {
 			if _, err := blocks.flush(); err != nil {

@@ -191,6 +191,9 @@ func (cfg RestoreConfig) resolvePaths(p *plan) error {
 	if cfg.SnapshotPath == "" {
 		return nil
 	}
+	if os.IsPathSeparator(cfg.SnapshotPath[len(cfg.SnapshotPath)-1]) {
+		return invalid("SnapshotPath %q names no file", cfg.SnapshotPath)
+	}
 	// Where opening it leads to, also with ".." after a symbolic link. Of the
 	// directories etcd takes such dots away first, and so does locate.
 	path, err := durable.Abs(durable.OS, cfg.SnapshotPath)

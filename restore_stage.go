@@ -95,20 +95,6 @@ func (s *staging) awaitDisk(ctx context.Context, f durable.File) error {
 	})
 }
 
-func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, scan boltfile.Options) (*boltfile.DB, *boltfile.Usage, error) {
-	db, err := boltfile.Open(f, size)
-	if err != nil {
-		return nil, nil, asCorrupt(err)
-	}
-	scan.Read = mt.add
-	usage, _, err := db.Scan(ctx, scan)
-	if err != nil {
-		return nil, nil, asCorrupt(err)
-	}
-	mt.finish()
-	return db, usage, nil
-}
-
 // mmapSize leaves room for the edit. Where bbolt must map the file anew in the
 // middle of a transaction and cannot, its error does not tell the cause.
 // On Windows the file would grow to that size.

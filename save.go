@@ -48,15 +48,16 @@ type Saved struct {
 //
 // On Linux a large snapshot does not push other files, such as the database of
 // an etcd on the same machine, out of the page cache: but for its last 16 MiB,
-// the file is not left there.
+// the file is not left there. On overlayfs, which does not write back a part of
+// a file when asked to, it is.
 //
 // cfg means what it means to [clientv3.New], and is not modified. Windows and
 // message sizes that it sets are kept; where it sets none, Save has windows
 // large enough for a distant member. Interceptors for streams in DialOptions get
 // messages of the snapshot in a type of this package, which is no proto.Message.
 // Save logs, and the client does, to cfg.Logger, or if that is nil to the
-// manager's logger. AutoSyncInterval is ignored, since it could lead to another
-// member.
+// manager's logger: LogConfig is ignored. So is AutoSyncInterval, which could
+// lead to another member.
 func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
 	defer wrap("save", dbPath, &err)
 	if err := checkEndpoint(cfg); err != nil {

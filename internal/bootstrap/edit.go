@@ -27,6 +27,16 @@ var (
 	metaScheduledCompact = []byte("scheduledCompactRev")
 )
 
+// Rewrites says whether Edit empties or writes to the bucket of that name,
+// other than the key space.
+func Rewrites(bucket string) bool {
+	switch bucket {
+	case string(bucketAlarm), string(bucketMembers), string(bucketMembersRemoved), string(bucketMeta):
+		return true
+	}
+	return false
+}
+
 // Changes are what a restore changes in a database besides its membership.
 type Changes struct {
 	// RevisionBump, unless zero, is added to the latest revision; the sum
