@@ -318,7 +318,7 @@ func TestStatusCancelled(t *testing.T) {
 }
 
 // Damaged snapshots never crash the caller and never hang it; what is accepted
-// reads the same a second time.
+// reads the same a second time, and what a restore makes of it is sound.
 func TestStatusOfDamagedFiles(t *testing.T) {
 	rng := rand.New(rand.NewPCG(99, 1))
 	bases := [][]byte{
@@ -338,6 +338,7 @@ func TestStatusOfDamagedFiles(t *testing.T) {
 			again, err := m.Status(path)
 			require.NoError(t, err)
 			require.Equal(t, st, again, desc)
+			restoreDamaged(t, path, desc)
 			continue
 		}
 		require.ErrorIs(t, err, snapshot.ErrCorrupt, desc)
@@ -345,4 +346,31 @@ func TestStatusOfDamagedFiles(t *testing.T) {
 	}
 	t.Logf("%d of %d damaged files were refused", n-accepted, n)
 	require.Greater(t, n-accepted, n/2)
+}
+
+func restoreDamaged(t *testing.T, path, desc string) {
+	t.Helper()
+	dir := memoryDir(t)
+	cfg := config(path, filepath.Join(dir, "data"))
+	cfg.SkipHashCheck, cfg.RevisionBump, cfg.MarkCompacted, cfg.DropAlarms = true, 10, true, true
+	if err := quick().Restore(cfg); err != nil {
+		require.ErrorIs(t, err, snapshot.ErrCorrupt, desc)
+		require.Empty(t, snaptest.TreeList(t, dir), desc)
+		return
+	}
+	restored := filepath.Join(cfg.OutputDataDir, "member", "snap", "db")
+	st, err := snapshot.New().Status(restored)
+	require.NoError(t, err, desc)
+	db, err := bolt.Open(restored, 0o600, &bolt.Options{ReadOnly: true})
+	require.NoError(t, err, desc)
+	require.NoError(t, db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			return err
+		}
+		require.Equal(t, 1, tx.Bucket([]byte("members")).Stats().KeyN, desc)
+		return nil
+	}), desc)
+	require.NoError(t, db.Close())
+	require.GreaterOrEqual(t, st.Revision, int64(10))
+	require.NoError(t, os.RemoveAll(dir))
 }
