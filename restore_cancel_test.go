@@ -120,3 +120,30 @@ func TestRestoreCancelledWhileTheDiskWrites(t *testing.T) {
 		})
 	}
 }
+
+// cancelAt cancels before the first operation of a kind.
+type cancelAt struct {
+	kind   string
+	cancel context.CancelFunc
+}
+
+func (c cancelAt) Before(op durabletest.Op) error {
+	if op.Kind == c.kind {
+		c.cancel()
+	}
+	return nil
+}
+
+func (cancelAt) After(durabletest.Op, error) {}
+
+// While the WAL is written nothing asks the context, but nothing is published
+// either when that has ended.
+func TestRestoreCancelledBeforeItIsPublished(t *testing.T) {
+	path := write(t)
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := quick(cancelAt{"allocate", cancel}).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, snaptest.TreeList(t, dir))
+}

@@ -240,6 +240,7 @@ func TestRestoreFromReaders(t *testing.T) {
 		"plain":           {bytes.NewReader(whole), nil},
 		"gzip":            {unzip(zipped.Bytes()), nil},
 		"byte by byte":    {iotest.OneByteReader(bytes.NewReader(whole)), nil},
+		"hesitating":      {&hesitating{r: bytes.NewReader(whole)}, nil},
 		"data with EOF":   {iotest.DataErrReader(bytes.NewReader(whole)), nil},
 		"gzip cut":        {unzip(zipped.Bytes()[:zipped.Len()-2000]), snapshot.ErrTruncated},
 		"cut":             {bytes.NewReader(whole[:len(whole)-5000]), snapshot.ErrTruncated},
@@ -261,6 +262,19 @@ func TestRestoreFromReaders(t *testing.T) {
 			requireSameDirectory(t, path, cfg.OutputDataDir)
 		})
 	}
+}
+
+// hesitating has nothing to give every other time, and little in between.
+type hesitating struct {
+	r     io.Reader
+	calls int
+}
+
+func (h *hesitating) Read(p []byte) (int, error) {
+	if h.calls++; h.calls%2 == 0 {
+		return 0, nil
+	}
+	return h.r.Read(p[:min(len(p), 100)])
 }
 
 type stuck struct{}

@@ -18,6 +18,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
@@ -114,6 +116,16 @@ func TestSaveWhole(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message that no server sends is not held in memory.
+func TestSaveRefusesAColossalMessage(t *testing.T) {
+	db := make([]byte, 65<<20)
+	saveForms(t, func(t *testing.T, fetch savedBy) {
+		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.Send(db, 0) })
+		_, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
+		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+	})
 }
 
 // A message that says nothing is no announcement, wherever it comes.
