@@ -41,6 +41,7 @@ func TestCorrupt(t *testing.T) {
 	}{
 		{"meta calls itself otherwise", plain, func(m *image) { m.set64(m.live(), headID, 7) }, "page 0: meta page calls itself page 7"},
 		{"meta is of another type", plain, func(m *image) { m.set16(m.live(), headFlags, typeLeaf) }, "page 0: meta page calls itself page 0 of type 0x2"},
+		{"idle meta calls itself otherwise", plain, func(m *image) { m.set64(1-m.live(), headID, 7) }, "page 1: meta page calls itself page 7"},
 		{"second meta counts and is of another type", plain, func(m *image) {
 			m.field(0, 16)[0]++
 			m.set16(1, headFlags, typeLeaf)

@@ -102,8 +102,10 @@ type DB struct {
 }
 
 // Open reads the meta pages of the database in the first size bytes of r and
-// chooses the valid one with the larger transaction id, as bbolt does. The page
-// size is what the file says: 1 KiB to 64 KiB, whatever this machine uses.
+// chooses the valid one with the larger transaction id, as bbolt does. Of one
+// that is not valid, lost or torn perhaps, the header does not matter either.
+// The page size is what the file says: 1 KiB to 64 KiB, whatever this machine
+// uses.
 //
 // It returns a *CorruptError when no meta page is valid or the valid one
 // contradicts itself, and a *ShortError when the file is shorter than its meta
@@ -141,8 +143,11 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 	if err0 != nil || (err1 == nil && meta1.txid > meta0.txid) {
 		chosen, at = meta1, 1
 	}
-	if h := parseHeader(page[at][:]); h.id != at || h.flags != flagMeta {
-		return nil, corrupt(at, "meta page calls itself page %d of type %#x", h.id, h.flags)
+	for i, damaged := range []error{err0, err1} {
+		h := parseHeader(page[i][:])
+		if damaged == nil && (h.id != Pgid(i) || h.flags != flagMeta) {
+			return nil, corrupt(Pgid(i), "meta page calls itself page %d of type %#x", h.id, h.flags)
+		}
 	}
 	db := &DB{r: r, pageSize: pageSize, meta: chosen, raw: [metaSize]byte(page[at][pageHeaderSize:])}
 	if err := db.checkMeta(at, size); err != nil {

@@ -1,6 +1,7 @@
 package snaptest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/fnv"
 )
@@ -70,6 +71,14 @@ func (m Meta) put(data []byte, n int) {
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:56])
 	le.PutUint64(b[56:], sum.Sum64())
+}
+
+// ValidMeta reports whether bbolt would take meta page 0 or 1 for one.
+func ValidMeta(data []byte, n int) bool {
+	m, end := ParseMeta(data, n), (n+1)*pageSizeOf(data)
+	summed := bytes.Clone(data[:end])
+	m.put(summed, n)
+	return m.Magic == 0xED0CDAED && m.Version == 2 && bytes.Equal(summed, data[:end])
 }
 
 // pageSizeOf believes meta page 0 if it names a page size, and says 4096 if not.
