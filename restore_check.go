@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"etcd.example/snapshot/internal/boltfile"
@@ -11,21 +12,29 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
+// structure is what is known of a copy that is sound.
+type structure struct {
+	db       *boltfile.DB
+	usage    *boltfile.Usage
+	lastPage int64 // bytes in the page with the last record
+}
+
 // checkStructure walks through the copy: it must be sound, and the edit of it
 // must stay small.
-func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, scan boltfile.Options) (*boltfile.DB, *boltfile.Usage, error) {
+func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, scan boltfile.Options) (structure, error) {
 	db, err := boltfile.Open(f, size)
 	if err != nil {
-		return nil, nil, asCorrupt(err)
+		return structure{}, asCorrupt(err)
 	}
 	scan.Read = mt.add
-	scan.Visit = new(rewritten).visit
+	var all rewritten
+	scan.Visit = all.visit
 	usage, _, err := db.Scan(ctx, scan)
 	if err != nil {
-		return nil, nil, asCorrupt(err)
+		return structure{}, asCorrupt(err)
 	}
 	mt.finish()
-	return db, usage, nil
+	return structure{db, usage, all.lastPage}, nil
 }
 
 // maxRewritten bounds the bytes in the buckets that the edit empties or writes
@@ -33,14 +42,60 @@ func checkStructure(ctx context.Context, f durable.File, size int64, mt *meter, 
 // member there ever was.
 const maxRewritten = 16 << 20
 
-// rewritten counts the bytes in those buckets.
-type rewritten struct{ bytes atomic.Int64 }
+// maxLastPage bounds the bytes in the page to which the bump of a revision adds
+// a record. etcd recommends requests of up to 10 MiB.
+const maxLastPage = 24 << 20
 
-func (r *rewritten) visit(b boltfile.Bucket, _ int) boltfile.Visitor {
-	if !bootstrap.Rewrites(b.Name) {
-		return nil
+// rewritten looks at what bbolt will rewrite: those buckets and, with a bump of
+// the revision, the page with the last record.
+type rewritten struct {
+	bytes atomic.Int64
+
+	mu        sync.Mutex
+	lastPiece int
+	lastPage  int64
+}
+
+func (r *rewritten) visit(b boltfile.Bucket, piece int) boltfile.Visitor {
+	switch {
+	case b.Name == bucketKey:
+		return &recordPages{all: r, piece: piece}
+	case bootstrap.Rewrites(b.Name):
+		return rewrittenBucket{r, b.Name}
 	}
-	return rewrittenBucket{r, b.Name}
+	return nil
+}
+
+// recordPages follows the leaf pages of a piece of the key space.
+type recordPages struct {
+	all   *rewritten
+	piece int
+	page  boltfile.Pgid
+	bytes int64 // in it
+}
+
+func (p *recordPages) Leaf(l *boltfile.Leaf) error {
+	p.page, p.bytes = l.Page(), int64(len(l.Data()))
+	return nil
+}
+
+func (p *recordPages) Large(page boltfile.Pgid, key []byte, value *io.SectionReader) error {
+	if page != p.page {
+		p.page, p.bytes = page, 0
+	}
+	if p.bytes += int64(len(key)); value != nil {
+		p.bytes += value.Size()
+	}
+	return nil
+}
+
+func (p *recordPages) Done() error {
+	p.all.mu.Lock()
+	defer p.all.mu.Unlock()
+	if p.piece >= p.all.lastPiece {
+		p.all.lastPiece, p.all.lastPage = p.piece, p.bytes
+	}
+	return nil
 }
 
 type rewrittenBucket struct {

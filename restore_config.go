@@ -47,7 +47,8 @@ type RestoreConfig struct {
 	// RevisionBump is added to the latest revision, so that clients with
 	// caches never see revisions go backwards. It needs MarkCompacted. The sum
 	// must fit into an int64; a server fails when it runs out of revisions, so
-	// leave it room.
+	// leave it room. It is ErrConfig, too, when the last record has more than 24
+	// MiB, all of which would be held in memory.
 	RevisionBump uint64
 
 	// MarkCompacted marks the bumped revision as compacted, so that watchers

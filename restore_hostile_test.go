@@ -112,6 +112,38 @@ func TestRestoreOfHugeBuckets(t *testing.T) {
 	require.NoError(t, snapshot.New().Restore(config(path, filepath.Join(t.TempDir(), "data"))))
 }
 
+// The bump of a revision adds to the page with the last record.
+func TestRestoreBumpBehindAHugeRecord(t *testing.T) {
+	huge, small := strings.Repeat("x", 25<<20), "x"
+	for name, tt := range map[string]struct {
+		values []string
+		bump   uint64
+		want   error
+	}{
+		"huge record":          {[]string{small, huge}, 1, snapshot.ErrConfig},
+		"two of half the size": {[]string{huge[:13<<20], huge[:13<<20]}, 1, snapshot.ErrConfig},
+		"no bump":              {[]string{small, huge}, 0, nil},
+		"on an earlier page":   {[]string{huge, huge, small, small, small, small}, 1, nil},
+		"large record":         {[]string{huge[:20<<20]}, 1, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := snaptest.NewDB()
+			for i, value := range tt.values {
+				db.Put(string(rune('a'+i)), value)
+			}
+			dir := t.TempDir()
+			cfg := config(db.Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
+			cfg.RevisionBump, cfg.MarkCompacted = tt.bump, tt.bump > 0
+			err := snapshot.New().Restore(cfg)
+			require.ErrorIs(t, err, tt.want)
+			if tt.want != nil {
+				require.ErrorContains(t, err, "the page with the last record")
+				require.Equal(t, []string{"db"}, snaptest.TreeList(t, dir))
+			}
+		})
+	}
+}
+
 // many adds n records of 64 KiB.
 func many(db *snaptest.DB, bucket string, n int) *snaptest.DB {
 	for i := range n {

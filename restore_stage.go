@@ -25,6 +25,8 @@ type staging struct {
 	snap   string // member/snap
 	walDir string
 	size   int64 // bytes of the database
+	// lastPage is how many bytes the page with the last record has.
+	lastPage int64
 }
 
 func stagingFor(fsys durable.FS, p *plan, target *durable.Target) *staging {
@@ -73,14 +75,15 @@ func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) e
 		} else { // a copy that shares the blocks of the snapshot was not in memory
 			defer boltfile.ReadAhead(ctx, f, c.size)()
 		}
-		db, usage, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
+		found, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
 		if err := joinCauses(c.finish(), err); err != nil {
 			return err
 		}
 		if err := s.awaitDisk(ctx, f); err != nil {
 			return err
 		}
-		return asCorrupt(db.SeedFreelist(f, usage))
+		s.lastPage = found.lastPage
+		return asCorrupt(found.db.SeedFreelist(f, found.usage))
 	})
 }
 
@@ -109,6 +112,10 @@ func (s *staging) mmapSize(p *plan) int {
 // need not sync: nobody sees the file until all of it is synced. It returns the
 // latest revision if that was bumped, and otherwise 0.
 func (s *staging) edit(p *plan) (revision int64, err error) {
+	if p.changes.RevisionBump > 0 && s.lastPage > maxLastPage {
+		return 0, fmt.Errorf("%w: RevisionBump would rewrite the page with the last record, which has %d bytes, more than %d MiB",
+			ErrConfig, s.lastPage, maxLastPage>>20)
+	}
 	db, err := bbolt.Open(s.db(), fileMode, &bbolt.Options{
 		Timeout:         time.Second, // nobody else knows the file
 		InitialMmapSize: s.mmapSize(p),
