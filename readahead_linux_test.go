@@ -21,7 +21,7 @@ func TestStatusReadsAhead(t *testing.T) {
 		"verify": func(m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(t.Context(), path) },
 	} {
 		t.Run(op, func(t *testing.T) {
-			makeCold(t, path)
+			pagecache.MakeCold(t, path)
 			waited := false
 			m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
 				if p.Done == 0 {
@@ -42,7 +42,7 @@ func TestStatusReadsAhead(t *testing.T) {
 // file is in the page cache.
 func TestRestoreReadsAhead(t *testing.T) {
 	path := snaptest.NewDB().Large(20_000, 1500).Write(t, filepath.Join(t.TempDir(), snapshotName), true)
-	makeCold(t, path)
+	pagecache.MakeCold(t, path)
 	cfg := config(path, filepath.Join(t.TempDir(), "data"))
 	cfg.SkipHashCheck = true // the digest would read the copy
 	var waited []snapshot.Phase
@@ -59,7 +59,7 @@ func TestRestoreReadsAhead(t *testing.T) {
 	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
 		switch {
 		case p.Phase == snapshot.PhaseCopy && p.Done == p.Total:
-			dropCache(t, staged())
+			require.NoError(t, pagecache.Drop(staged()))
 		case p.Phase == snapshot.PhaseCopy && p.Done > 0 && waited == nil:
 			await(p.Phase, path)
 		case p.Phase == snapshot.PhaseCheck && p.Done == 0:
@@ -68,15 +68,6 @@ func TestRestoreReadsAhead(t *testing.T) {
 	}))
 	require.NoError(t, m.RestoreContext(t.Context(), cfg))
 	require.Equal(t, []snapshot.Phase{snapshot.PhaseCopy, snapshot.PhaseCheck}, waited)
-}
-
-// makeCold takes a file out of the page cache, or skips the test.
-func makeCold(t *testing.T, path string) {
-	t.Helper()
-	dropCache(t, path)
-	if cachedShare(t, path) == 1 {
-		t.Skip("temporary files are in memory here, there is no disk to read from")
-	}
 }
 
 // awaitCached waits until a file is in the page cache, but for its trailer.
@@ -90,11 +81,6 @@ func awaitCached(t *testing.T, path string) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-}
-
-func dropCache(t *testing.T, path string) {
-	t.Helper()
-	require.NoError(t, pagecache.Drop(path))
 }
 
 func cachedShare(t *testing.T, path string) float64 {

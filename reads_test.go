@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -20,20 +19,6 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// eioAt fails at one read.
-type eioAt struct {
-	io.ReaderAt
-	k     int64
-	reads atomic.Int64
-}
-
-func (r *eioAt) ReadAt(p []byte, off int64) (int, error) {
-	if r.reads.Add(1)-1 == r.k {
-		return 0, syscall.EIO
-	}
-	return r.ReaderAt.ReadAt(p, off)
-}
-
 // No read of Status or Verify may fail unnoticed, those of values that are not
 // held in memory among them.
 func TestEveryReadOfStatusFails(t *testing.T) {
@@ -42,9 +27,9 @@ func TestEveryReadOfStatusFails(t *testing.T) {
 	for _, strict := range []bool{false, true} {
 		t.Run(fmt.Sprintf("strict=%v", strict), func(t *testing.T) {
 			for k := int64(0); ; k++ {
-				r := &eioAt{ReaderAt: bytes.NewReader(b), k: k}
+				r := &snaptest.FaultyReaderAt{ReaderAt: bytes.NewReader(b), FailAt: k, Err: syscall.EIO}
 				st, err := snapshot.Inspect(context.Background(), r, int64(len(b)), strict, boltfile.Options{})
-				if r.reads.Load() <= k {
+				if !r.Hit() {
 					require.NoError(t, err)
 					require.Equal(t, "3.6.0", st.Version)
 					require.Equal(t, 2, st.TotalKey)

@@ -75,22 +75,24 @@ func TestRestoreCancelled(t *testing.T) {
 	require.Greater(t, cancelled, reports/2)
 }
 
-// cancelAtAwait cancels when the disk is waited for the second time.
-type cancelAtAwait struct {
+// cancelAt cancels before the nth operation of a kind.
+type cancelAt struct {
+	kind   string
+	nth    int
 	cancel context.CancelFunc
-	awaits int
+	seen   int
 }
 
-func (c *cancelAtAwait) Before(op durabletest.Op) error {
-	if op.Kind == "await" {
-		if c.awaits++; c.awaits == 2 {
+func (c *cancelAt) Before(op durabletest.Op) error {
+	if op.Kind == c.kind {
+		if c.seen++; c.seen == c.nth {
 			c.cancel()
 		}
 	}
 	return nil
 }
 
-func (c *cancelAtAwait) After(durabletest.Op, error) {}
+func (*cancelAt) After(durabletest.Op, error) {}
 
 // A slow disk is waited for a piece at a time, and between them the context can
 // end the call.
@@ -112,29 +114,14 @@ func TestRestoreCancelledWhileTheDiskWrites(t *testing.T) {
 			snaptest.NoLeaks(t)
 			dir := t.TempDir()
 			ctx, cancel := context.WithCancel(t.Context())
-			hook := &cancelAtAwait{cancel: cancel}
+			hook := &cancelAt{kind: "await", nth: 2, cancel: cancel}
 			m := snapshot.New(snapshot.WithFS(durabletest.Wrap(durable.OS, hook)))
 			require.ErrorIs(t, restore(ctx, m, config(path, filepath.Join(dir, "data"))), context.Canceled)
-			require.Equal(t, 2, hook.awaits)
+			require.Equal(t, 2, hook.seen)
 			require.Empty(t, snaptest.TreeList(t, dir))
 		})
 	}
 }
-
-// cancelAt cancels before the first operation of a kind.
-type cancelAt struct {
-	kind   string
-	cancel context.CancelFunc
-}
-
-func (c cancelAt) Before(op durabletest.Op) error {
-	if op.Kind == c.kind {
-		c.cancel()
-	}
-	return nil
-}
-
-func (cancelAt) After(durabletest.Op, error) {}
 
 // While the WAL is written nothing asks the context, but nothing is published
 // either when that has ended.
@@ -143,7 +130,7 @@ func TestRestoreCancelledBeforeItIsPublished(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err := quick(cancelAt{"allocate", cancel}).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
+	err := quick(&cancelAt{kind: "allocate", nth: 1, cancel: cancel}).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, snaptest.TreeList(t, dir))
 }

@@ -16,12 +16,7 @@ func needDisk(t *testing.T) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
-	require.NoError(t, pagecache.Drop(path))
-	share, err := pagecache.Share(path)
-	require.NoError(t, err)
-	if share == 1 {
-		t.Skip("temporary files are in memory here, there is no disk to read from")
-	}
+	pagecache.MakeCold(t, path)
 }
 
 func TestPageCache(t *testing.T) {

@@ -3,38 +3,14 @@ package boltfile_test
 import (
 	"bytes"
 	"io"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest"
 )
-
-// failingReader fails at one read, or has nothing more to give.
-type failingReader struct {
-	io.ReaderAt
-	failAt int64
-	err    error // io.EOF: half of the bytes come
-	reads  atomic.Int64
-}
-
-func (r *failingReader) ReadAt(p []byte, off int64) (int, error) {
-	if r.reads.Add(1)-1 != r.failAt {
-		return r.ReaderAt.ReadAt(p, off)
-	}
-	if r.err == io.EOF {
-		n, err := r.ReaderAt.ReadAt(p[:len(p)/2], off)
-		if err != nil {
-			return n, err
-		}
-		return n, io.EOF
-	}
-	return 0, r.err
-}
-
-func (r *failingReader) hit() bool { return r.reads.Load() > r.failAt }
 
 // No read may fail unnoticed, whatever it is for.
 func TestEveryReadFails(t *testing.T) {
@@ -51,9 +27,9 @@ func TestEveryReadFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, fault := range []error{syscall.EIO, io.EOF} {
 				for k := int64(0); ; k++ {
-					r := &failingReader{ReaderAt: bytes.NewReader(b), failAt: k, err: fault}
+					r := &snaptest.FaultyReaderAt{ReaderAt: bytes.NewReader(b), FailAt: k, Err: fault}
 					_, _, err := scan(r, int64(len(b)))
-					if !r.hit() {
+					if !r.Hit() {
 						require.NoError(t, err)
 						require.GreaterOrEqual(t, k, int64(3))
 						break

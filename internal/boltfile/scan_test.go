@@ -211,7 +211,7 @@ func newForge(pages int) forge {
 	const pageSize = 1024
 	m := forge{&image{b: make([]byte, pages*pageSize), pageSize: pageSize}}
 	for id := range 2 {
-		m.header(id, 4, 0)
+		m.header(id, typeMeta, 0)
 		m.set32(id, 16, 0xED0CDAED)
 		m.set32(id, 20, 2)
 		m.set32(id, metaPageSize, pageSize)

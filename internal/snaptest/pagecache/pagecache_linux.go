@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,22 @@ func Drop(path string) (err error) {
 		return fmt.Errorf("drop the pages of %s: %w", path, err)
 	}
 	return nil
+}
+
+// MakeCold takes a file out of the page cache, or skips the test where files are
+// in memory only.
+func MakeCold(tb testing.TB, path string) {
+	tb.Helper()
+	if err := Drop(path); err != nil {
+		tb.Fatal(err)
+	}
+	share, err := Share(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if share == 1 {
+		tb.Skip("temporary files are in memory here, there is no disk to read from")
+	}
 }
 
 // Share asks mincore(2) which share of the pages of a file is in the page cache,

@@ -1,0 +1,34 @@
+package snaptest
+
+import (
+	"io"
+	"sync/atomic"
+)
+
+// FaultyReaderAt fails at one read, counted from 0. It is safe for concurrent
+// use.
+type FaultyReaderAt struct {
+	io.ReaderAt
+	FailAt int64
+	Err    error // io.EOF: the first half of the bytes come all the same
+
+	reads atomic.Int64
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r *FaultyReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	if r.reads.Add(1)-1 != r.FailAt {
+		return r.ReaderAt.ReadAt(p, off)
+	}
+	if r.Err != io.EOF {
+		return 0, r.Err
+	}
+	n, err := r.ReaderAt.ReadAt(p[:len(p)/2], off)
+	if err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Hit reports whether the read that fails has come.
+func (r *FaultyReaderAt) Hit() bool { return r.reads.Load() > r.FailAt }
