@@ -174,7 +174,9 @@ func TestManyRecordsOnLargePage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, records, st.TotalKey)
 	require.EqualValues(t, records, st.Revision)
-	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(200<<20))
+	perRecord := (after.TotalAlloc - before.TotalAlloc) / records
+	// A quarter of what is pooled is allocated anew under the race detector.
+	require.Less(t, perRecord, uint64(16<<10), "bytes allocated")
 }
 
 // Keys of branch pages are kept only as far as an etcd could need them.
