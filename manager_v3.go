@@ -51,10 +51,9 @@ func WithLogger(lg *zap.Logger) Option {
 	}
 }
 
-// WithProgress calls report as bytes are done. Calls that belong to one
-// operation come one at a time, in order; when several operations of the
-// manager run at once, report is called concurrently. It must return quickly:
-// the work waits for it.
+// WithProgress calls report as bytes are done, on the goroutine that called the
+// operation. When several operations of the manager run at once, report is
+// called concurrently. It must return quickly: the work waits for it.
 func WithProgress(report func(Progress)) Option {
 	return func(m *V3Manager) { m.progress = report }
 }

@@ -1,15 +1,12 @@
 package snapshot
 
-import "sync"
-
-// meter adds up the bytes of one phase of one operation and reports them, a
-// report at a time and not for every few bytes. A nil meter does nothing.
+// meter adds up the bytes of one phase of one operation and reports them, but
+// not for every few. It belongs to the goroutine of the caller, to whom a report
+// may panic. A nil meter does nothing.
 type meter struct {
 	report func(Progress)
-
-	mu   sync.Mutex
-	now  Progress
-	next int64 // bytes done at which the next report is due
+	now    Progress
+	next   int64 // bytes done at which the next report is due
 }
 
 const minProgressStep = 1 << 20
@@ -26,13 +23,11 @@ func (m *V3Manager) newMeter(op string, phase Phase, total int64) *meter {
 
 func (mt *meter) step() int64 { return max(minProgressStep, mt.now.Total/256) }
 
-// add counts n more bytes. It may be called by several goroutines.
+// add counts n more bytes.
 func (mt *meter) add(n int64) {
 	if mt == nil {
 		return
 	}
-	mt.mu.Lock()
-	defer mt.mu.Unlock()
 	mt.now.Done += n
 	if mt.now.Total > 0 {
 		// What was read twice counts once, and the end is finish's to tell.
@@ -49,8 +44,6 @@ func (mt *meter) finish() {
 	if mt == nil {
 		return
 	}
-	mt.mu.Lock()
-	defer mt.mu.Unlock()
 	if mt.now.Total == 0 {
 		mt.now.Total = mt.now.Done
 	}

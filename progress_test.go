@@ -3,7 +3,6 @@ package snapshot_test
 import (
 	"context"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,17 +11,11 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// recorder gathers progress reports.
-type recorder struct {
-	mu  sync.Mutex
-	all []snapshot.Progress
-}
+// recorder gathers progress reports. It has no lock: reports come on the
+// goroutine of the caller.
+type recorder struct{ all []snapshot.Progress }
 
-func (r *recorder) report(p snapshot.Progress) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all = append(r.all, p)
-}
+func (r *recorder) report(p snapshot.Progress) { r.all = append(r.all, p) }
 
 // requireProgress checks the reports of one phase: from 0 to the total, rising.
 func (r *recorder) requireProgress(tb testing.TB, op string, phase snapshot.Phase, total int64) {
@@ -58,7 +51,6 @@ func TestStatusProgress(t *testing.T) {
 		st, err := call(snapshot.New(snapshot.WithProgress(r.report)))
 		require.NoError(t, err)
 		r.requireProgress(t, op, snapshot.PhaseRead, st.TotalSize)
-		require.Greater(t, len(r.all), 5)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"etcd.example/snapshot/internal/boltfile"
@@ -23,7 +24,7 @@ const (
 type copied struct {
 	size    int64        // bytes of the database
 	hashing bool         // a processor is busy with the digest
-	finish  func() error // waits for the outcome of everything, and must be called
+	finish  func() error // waits for the outcome of everything; must be called, once or more often
 }
 
 // fileCopy copies a snapshot file without its trailer. The kernel copies on one
@@ -53,12 +54,7 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 			return digest.add(ctx, from, to, func(int64) {})
 		}))
 	}
-	err := c.copyPieces(ctx, size, mt, func(end int64) {
-		for _, f := range followers {
-			f.upTo(end)
-		}
-	})
-	finish := func() error {
+	finish := sync.OnceValue(func() error {
 		for _, f := range followers {
 			f.end()
 		}
@@ -67,13 +63,26 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 			return caller.Err()
 		}
 		return context.Cause(ctx)
-	}
+	})
+	handedOver := false
+	defer func() {
+		if !handedOver { // also where a report panics
+			fail(context.Canceled)
+			_ = finish() // returned already
+		}
+	}()
+	err := c.copyPieces(ctx, size, mt, func(end int64) {
+		for _, f := range followers {
+			f.upTo(end)
+		}
+	})
 	if err != nil {
 		fail(err)
 		return copied{}, finish()
 	}
 	mt.finish()
-	return copied{size: size, hashing: !c.skipHash, finish: func() error {
+	handedOver = true
+	return copied{size: size, hashing: !c.skipHash, finish: sync.OnceValue(func() error {
 		if err := finish(); err != nil || c.skipHash {
 			return err
 		}
@@ -82,7 +91,7 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 			err = explainShort(err, c.dst, size)
 		}
 		return err
-	}}, nil
+	})}, nil
 }
 
 // copyPieces copies size bytes and tells how far it has come.

@@ -68,6 +68,7 @@ func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) e
 		if err != nil {
 			return err
 		}
+		defer func() { _ = c.finish() }() // where a report panics
 		s.size = c.size
 		scan := boltfile.Options{}
 		if c.hashing {

@@ -90,14 +90,25 @@ func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err e
 	defer boltfile.ReadAhead(ctx, f, size)()
 
 	mt := m.newMeter("verify", PhaseRead, size)
-	digest := make(chan error, 1)
-	go func() { digest <- checkDigest(ctx, f, size, mt.add) }()
-	st, err = inspect(ctx, f, size, true, boltfile.Options{Workers: besideDigest()})
-	if err := joinCauses(<-digest, err); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	inspected := make(chan error, 1)
+	var found Status
+	go func() {
+		defer close(inspected)
+		var err error
+		found, err = inspect(ctx, f, size, true, boltfile.Options{Workers: besideDigest()})
+		inspected <- err
+	}()
+	defer func() { // also where a report panics
+		cancel()
+		<-inspected
+	}()
+	err = checkDigest(ctx, f, size, mt.add)
+	if err := joinCauses(err, <-inspected); err != nil {
 		return Status{}, err
 	}
 	mt.finish()
-	return st, nil
+	return found, nil
 }
 
 // openDatabase opens a database file with the sentinels of this package.

@@ -297,14 +297,19 @@ func TestStatusCancelled(t *testing.T) {
 		func(ctx context.Context, m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(ctx, path) },
 	} {
 		for _, at := range []int{0, 3} {
-			ctx, cancel := context.WithCancel(context.Background())
-			n := 0
-			st, err := call(ctx, snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
-				if n++; n > at {
-					cancel()
-				}
-			})))
-			cancel()
+			var n int
+			var st snapshot.Status
+			err := error(nil)
+			for err == nil { // where another goroutine does the work, there are few reports
+				n = 0
+				ctx, cancel := context.WithCancel(context.Background())
+				st, err = call(ctx, snapshot.New(snapshot.WithProgress(func(snapshot.Progress) {
+					if n++; n > at {
+						cancel()
+					}
+				})))
+				cancel()
+			}
 			require.ErrorIs(t, err, context.Canceled)
 			require.Equal(t, 1, strings.Count(err.Error(), "context canceled"), "said once: %v", err)
 			require.LessOrEqual(t, n, at+5, "reads go on")

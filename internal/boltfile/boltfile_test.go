@@ -263,13 +263,8 @@ func TestReadIsCounted(t *testing.T) {
 	} {
 		db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
 		require.NoError(t, err)
-		var mu sync.Mutex
 		var read int64
-		usage, _, err := db.Scan(context.Background(), boltfile.Options{Read: func(n int64) {
-			mu.Lock()
-			defer mu.Unlock()
-			read += n
-		}})
+		usage, _, err := db.Scan(context.Background(), boltfile.Options{Read: func(n int64) { read += n }})
 		require.NoError(t, err)
 		used := db.Size()
 		for range usage.Free() {

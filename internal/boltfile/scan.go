@@ -32,7 +32,7 @@ type Options struct {
 	// Visit makes the visitor of a piece of a bucket of the top level. It is
 	// called by several goroutines. Nil, also as its result, checks only.
 	Visit func(b Bucket, piece int) Visitor
-	// Read is told how many bytes were read, by several goroutines.
+	// Read is told how many bytes were read, on the goroutine of the caller.
 	Read func(n int64)
 	// Workers is how many goroutines read, 0 for one on each processor.
 	Workers int
@@ -63,7 +63,7 @@ func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) 
 	if s.workers == 0 {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
-	w := s.newWorker()
+	w := s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) })
 
 	freelist, err := w.claimFreelist()
 	if err != nil {
@@ -99,6 +99,7 @@ type scan struct {
 	visit   func(Bucket, int) Visitor
 	read    func(int64)
 	workers int
+	others  atomic.Int64 // bytes read on other goroutines than the caller's, not told yet
 
 	mu     sync.Mutex
 	nested []Pgid // roots of nested buckets still to be checked
@@ -159,20 +160,10 @@ func (s *scan) checkNested(w *worker) error {
 	return nil
 }
 
-// run works the pieces off with all workers, in order. Of several errors it
-// returns that of the first piece: no piece is begun after an error, and those
-// before it have been begun.
-func (s *scan) run(first *worker, pieces []piece) error {
-	workers := min(s.workers, len(pieces))
-	if workers <= 1 {
-		for i := range pieces {
-			if err := first.piece(&pieces[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-
+// run works the pieces off with all workers, in order; own is that of the
+// caller. Of several errors it returns that of the first piece: no piece is
+// begun after an error, and those before it have been begun.
+func (s *scan) run(own *worker, pieces []piece) error {
 	var (
 		next   atomic.Int64
 		failed atomic.Bool
@@ -181,25 +172,31 @@ func (s *scan) run(first *worker, pieces []piece) error {
 		at     = len(pieces)
 		err    error
 	)
-	for range workers {
-		wg.Go(func() {
-			w := s.newWorker()
-			for !failed.Load() {
-				i := int(next.Add(1)) - 1
-				if i >= len(pieces) {
-					return
-				}
-				if e := w.piece(&pieces[i]); e != nil {
-					failed.Store(true)
-					mu.Lock()
-					if i < at {
-						at, err = i, e
-					}
-					mu.Unlock()
-				}
+	work := func(w *worker) {
+		for !failed.Load() {
+			i := int(next.Add(1)) - 1
+			if i >= len(pieces) {
+				return
 			}
-		})
+			if e := w.piece(&pieces[i]); e != nil {
+				failed.Store(true)
+				mu.Lock()
+				if i < at {
+					at, err = i, e
+				}
+				mu.Unlock()
+			}
+		}
 	}
+	for range min(s.workers, len(pieces)) - 1 {
+		wg.Go(func() { work(s.newWorker(func(n int64) { s.others.Add(n) })) })
+	}
+	defer func() {
+		failed.Store(true) // where Read panics
+		wg.Wait()
+	}()
+	work(own)
 	wg.Wait()
+	s.read(s.others.Swap(0))
 	return err
 }

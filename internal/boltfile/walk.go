@@ -15,8 +15,8 @@ type worker struct {
 	keys     []byte  // theirs
 }
 
-func (s *scan) newWorker() *worker {
-	return &worker{scan: s, window: window{r: s.db.r, end: s.db.Size(), counted: s.read}}
+func (s *scan) newWorker(counted func(n int64)) *worker {
+	return &worker{scan: s, window: window{r: s.db.r, end: s.db.Size(), counted: counted}}
 }
 
 // header reads the header of a page and, while at it, ahead bytes of what
@@ -279,7 +279,7 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	if err := readFull(w.db.r, table, off); err != nil {
 		return err
 	}
-	w.read(int64(len(table)))
+	w.window.counted(int64(len(table)))
 	var previous []byte
 	for i := range int(h.count) {
 		if err := w.ctx.Err(); err != nil {
@@ -336,7 +336,7 @@ func (w *worker) largeElement(off, keySize, valueSize int64) (key []byte, value 
 	if err := readFull(w.db.r, key, off); err != nil {
 		return nil, nil, err
 	}
-	w.read(keySize + valueSize)
+	w.window.counted(keySize + valueSize)
 	return key, io.NewSectionReader(fullReader{w.ctx, w.db.r}, off+keySize, valueSize), nil
 }
 
