@@ -44,11 +44,15 @@ func TestReportPanics(t *testing.T) {
 			require.NoError(t, m.RestoreFrom(t.Context(), bytes.NewReader(content), config("", filepath.Join(dir, "data"))))
 		},
 		"save": func(t *testing.T, m *snapshot.V3Manager, dir string) {
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0)) })
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+				return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0))
+			})
 			require.NoError(t, m.Save(t.Context(), s.ClientConfig(), filepath.Join(dir, "db")))
 		},
 		"save to": func(t *testing.T, m *snapshot.V3Manager, _ string) {
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0)) })
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
+				return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0))
+			})
 			_, err := m.SaveTo(t.Context(), s.ClientConfig(), io.Discard)
 			require.NoError(t, err)
 		},

@@ -61,6 +61,7 @@ type RestoreConfig struct {
 
 	// DropAlarms drops the alarms that are in the snapshot. It is off by
 	// default, and the restored cluster then has them too: one of a member that
-	// no longer exists goes on blocking writes (NOSPACE) until it is disarmed.
+	// no longer exists goes on blocking writes (NOSPACE), or reads as well
+	// (CORRUPT), until it is disarmed.
 	DropAlarms bool
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/pkg/v3/netutil"
@@ -110,6 +111,9 @@ func (cfg RestoreConfig) resolve(ctx context.Context, fromReader bool) (*plan, e
 func (cfg RestoreConfig) resolveMembers() (types.URLsMap, error) {
 	if cfg.Name == "" {
 		return nil, invalid("Name is empty")
+	}
+	if !utf8.ValidString(cfg.InitialCluster) { // no etcd could tell the others its name
+		return nil, invalid("InitialCluster %q is not UTF-8", cfg.InitialCluster)
 	}
 	members, err := types.NewURLsMap(cfg.InitialCluster)
 	if err != nil {

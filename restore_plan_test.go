@@ -123,6 +123,7 @@ func TestResolveConfigErrors(t *testing.T) {
 	}{
 		{"no snapshot", func(c *config, _ string) { c.SnapshotPath = "" }, "SnapshotPath is empty"},
 
+		{"not UTF-8", func(c *config, _ string) { c.Name, c.InitialCluster = "m\xff", "m\xff=http://127.0.0.1:2380" }, "is not UTF-8"},
 		{"no name", func(c *config, _ string) { c.Name = "" }, "Name is empty"},
 		{"name not in cluster", func(c *config, _ string) { c.Name = "m3" }, `Name "m3" is not in InitialCluster "m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380"`},
 		{"no cluster", func(c *config, _ string) { c.InitialCluster = "" }, `InitialCluster is "": it names no member`},

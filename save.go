@@ -37,10 +37,11 @@ type Saved struct {
 //
 // An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
 // [ErrStalled] means that the server could not be reached, or sent no byte, for
-// the time of [WithStallTimeout]; [ErrTruncated] that the stream ended before
-// the number of bytes that the server announced; [ErrNoTrailer] that it ended
-// right there, without the digest; [ErrChecksum] that the digest differs;
-// [ErrCorrupt] that what the server announced or sent cannot be a snapshot.
+// the time of [WithStallTimeout], or that a login took longer than the
+// DialTimeout of cfg; [ErrTruncated] that the stream ended before the number of
+// bytes that the server announced; [ErrNoTrailer] that it ended right there,
+// without the digest; [ErrChecksum] that the digest differs; [ErrCorrupt] that
+// what the server announced or sent cannot be a snapshot.
 // When ctx ends, so does the stream, and the error matches [context.Canceled]
 // or [context.DeadlineExceeded]. What the server refuses, it refuses as it
 // would with etcd's client: errors of package rpctypes and gRPC status codes

@@ -64,7 +64,15 @@ func TestSaveLoginTimeout(t *testing.T) {
 		DialTimeout: shortStall / 4,
 	}
 	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
+	require.ErrorIs(t, err, snapshot.ErrStalled)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "as etcd's client says it")
+	require.ErrorContains(t, err, "DialTimeout of 50ms")
+	ctx, cancel := context.WithTimeout(t.Context(), shortStall/8)
+	defer cancel()
+	cfg.DialTimeout = longStall
+	_, err = snapshot.New().SaveTo(ctx, cfg, io.Discard)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	requireNoOther(t, err, context.DeadlineExceeded)
 }
 
 func TestSaveLoginEndsWithConfigContext(t *testing.T) {

@@ -50,7 +50,11 @@ func newSaveClient(ctx context.Context, cfg clientv3.Config, lg *zap.Logger) (*c
 		grpc.WithInitialConnWindowSize(saveWindow),
 		grpc.WithReadBufferSize(saveReadBuffer),
 	}, cfg.DialOptions...)
-	return clientv3.New(cfg)
+	client, err := clientv3.New(cfg)
+	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // that of the login
+		err = fmt.Errorf("%w, or rather the DialTimeout of %v: %w", ErrStalled, cfg.DialTimeout, err)
+	}
+	return client, err
 }
 
 // openSnapshot starts the stream as etcd's client does: with its limits on

@@ -81,6 +81,26 @@ func TestEverySystemCallFails(t *testing.T) {
 	t.Logf("%d system calls that failed or were the last", total)
 }
 
+// A sandbox may deny system calls that there is a way without.
+func TestSandbox(t *testing.T) {
+	tracer := newTracer(t)
+	db := snaptest.Opaque(1<<20 + 512)
+	server := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	const denied = "copy_file_range,fadvise64,fallocate,linkat,renameat2,statfs,sync_file_range"
+	for _, op := range append(restores(smallSnapshot(t)), saves(clientv3.Config{Endpoints: []string{server.Endpoint()}})...) {
+		t.Run(op.name, func(t *testing.T) {
+			_, complete := op.outcomes(t)
+			j := job{Op: op.name, Endpoint: server.Endpoint(), Root: op.root(t)}
+			stdout, stderr, log := tracer.run(t, j, "--seccomp-bpf", "-e", "trace="+denied, "-e", "inject="+denied+":error=EPERM")
+			require.Contains(t, log, "(INJECTED)", "no call was made")
+			var r answer
+			require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
+			require.Empty(t, r.Err)
+			requireListing(t, complete, j.Root, log)
+		})
+	}
+}
+
 func injections(c sysCall) []injection {
 	all := []injection{{"EIO", syscall.EIO}, {name: "SIGKILL"}}
 	switch {

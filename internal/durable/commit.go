@@ -90,7 +90,7 @@ func (t *Target) writeIntent(early *publication, last publication) error {
 		}
 		commit = filepath.Join(last.to, entries[0].Name())
 	}
-	early.intent = &intent{Name: filepath.Base(early.to), Commit: commit, Content: content}
+	early.intent = &intent{Name: fileName(filepath.Base(early.to)), Commit: fileName(commit), Content: content}
 	return early.lock.writeIntent(early.intent)
 }
 

@@ -165,7 +165,7 @@ func (s *StagedFile) keepOld() (oldFile, error) {
 		return oldFile{exists: true, backup: backup}, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return oldFile{}, nil
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported), isTooManyLinks(err):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported), isNotLinkable(err):
 		return oldFile{exists: true}, nil
 	}
 	return oldFile{}, err

@@ -37,7 +37,7 @@ func (w without) TryLock(f durable.File) error {
 }
 
 func TestFileWithoutLinks(t *testing.T) {
-	for _, missing := range []error{syscall.EPERM, syscall.ENOTSUP, syscall.EMLINK} {
+	for _, missing := range []error{syscall.EPERM, syscall.ENOTSUP, syscall.EMLINK, syscall.EXDEV} {
 		root := t.TempDir()
 		path := filepath.Join(root, "db")
 		require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))

@@ -50,10 +50,9 @@ type FS interface {
 	// directories cannot be synced.
 	SyncDir(name string) error
 
-	// FreeSpace is the number of bytes that an unprivileged user may still
-	// write on the file system of name or, if that does not exist, of its
-	// nearest ancestor that does. It is errors.ErrUnsupported where nobody
-	// can tell.
+	// FreeSpace is the number of bytes that this user may still write on the
+	// file system of name or, if that does not exist, of its nearest ancestor
+	// that does. It is errors.ErrUnsupported where nobody can tell.
 	FreeSpace(name string) (int64, error)
 
 	// CopyRange lets the kernel copy n bytes between files of this FS, without

@@ -17,7 +17,7 @@ func renameNoReplace(oldpath, newpath string) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.ENOSYS, unix.EINVAL: // the kernel, or this file system, does not know the flag
+	case unix.ENOSYS, unix.EINVAL, unix.EPERM: // the kernel or this file system does not know the flag, or a sandbox the call
 		return errors.ErrUnsupported
 	}
 	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
@@ -25,7 +25,11 @@ func renameNoReplace(oldpath, newpath string) error {
 
 func freeSpace(name string) (int64, error) {
 	var st unix.Statfs_t
-	if err := retryEINTR(func() error { return unix.Statfs(name, &st) }); err != nil {
+	err := retryEINTR(func() error { return unix.Statfs(name, &st) })
+	if err == unix.ENOSYS || err == unix.EPERM { // a sandbox
+		return 0, errors.ErrUnsupported
+	}
+	if err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
 	if st.Blocks == 0 { // as from FUSE where nobody can tell
@@ -35,7 +39,11 @@ func freeSpace(name string) (int64, error) {
 	if unit == 0 {
 		unit = st.Bsize
 	}
-	return saturate(st.Bavail, uint64(unit)), nil
+	blocks := st.Bavail
+	if st.Type == unix.EXT4_SUPER_MAGIC && os.Geteuid() == 0 {
+		blocks = st.Bfree // with those that are reserved for root
+	}
+	return saturate(blocks, uint64(unit)), nil
 }
 
 func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64, error) {
@@ -66,20 +74,20 @@ func allocate(f *os.File, size int64) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.ENOSYS, unix.EOPNOTSUPP:
+	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM:
 		return errors.ErrUnsupported
 	}
 	return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 }
 
 func startWriteback(f *os.File, off, n int64) error {
-	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.ENOSYS, unix.EINVAL, unix.ESPIPE)
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.ESPIPE)
 }
 
 func awaitWriteback(f *os.File, off, n int64) error {
-	// Any error but ENOSYS may be that of a write, which is told only once.
+	// Any other error may be that of a write, which is told only once.
 	return syncRange(f, off, n,
-		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER, unix.ENOSYS)
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER, unix.ENOSYS, unix.EPERM)
 }
 
 func dropCache(f *os.File, off, n int64) {

@@ -41,6 +41,14 @@ func ownsEither(a, b fs.FileInfo) bool {
 	return self == 0 || owner(a) == self || owner(b) == self
 }
 
+// foreign says whether a directory found in parent may be another user's doing,
+// who could change what is in it: others can write to parent, and it is not this
+// process's own.
+func foreign(parent, dir fs.FileInfo) bool {
+	const others = 0o022
+	return parent.Mode()&others != 0 && (owner(dir) != os.Geteuid() || dir.Mode()&others != 0)
+}
+
 // owner is the user whose file it is, or this one where that is not told.
 func owner(info fs.FileInfo) int {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -55,4 +63,6 @@ func sameDevice(a, b fs.FileInfo) bool {
 	return aok && bok && sa.Dev == sb.Dev
 }
 
-func isTooManyLinks(err error) bool { return errors.Is(err, unix.EMLINK) }
+// isNotLinkable says whether link(2) wants no second name for this file: it has
+// too many, or it belongs to another project of XFS than the directory.
+func isNotLinkable(err error) bool { return errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) }

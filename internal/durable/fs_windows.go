@@ -55,4 +55,7 @@ func ownsEither(_, _ fs.FileInfo) bool { return true }
 
 func sameDevice(_, _ fs.FileInfo) bool { return false }
 
-func isTooManyLinks(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }
+// foreign: permissions are not looked at.
+func foreign(_, _ fs.FileInfo) bool { return false }
+
+func isNotLinkable(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"unicode/utf8"
 )
 
 // prefixSize is how many bytes of each file an intent remembers by digest. A
@@ -27,33 +28,54 @@ const maxIntent = 16 << 20
 type intent struct {
 	// Name is the directory published early, in the parent of the lock
 	// directory that holds the intent.
-	Name string `json:"name"`
+	Name fileName `json:"name"`
 	// Commit is the path whose presence means that everything is published.
-	Commit string `json:"commit"`
+	Commit fileName `json:"commit"`
 	// Content is what Name held. If it holds anything else, somebody uses it.
 	Content []entry `json:"content"`
 }
 
 // entry is one file or directory of a published tree.
 type entry struct {
-	Path   string `json:"path"`             // below the tree, with slashes
-	Size   int64  `json:"size"`             // bytes; -1 for a directory
-	Prefix string `json:"sha256,omitempty"` // SHA-256 of the first prefixSize bytes
+	Path   fileName `json:"path"`             // below the tree, with slashes
+	Size   int64    `json:"size"`             // bytes; -1 for a directory
+	Prefix string   `json:"sha256,omitempty"` // SHA-256 of the first prefixSize bytes
+}
+
+// fileName is a name or a path. In JSON it is a string, or, since that cannot
+// hold all that a file system can, an array with its bytes in base64.
+type fileName string
+
+func (n fileName) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(n)) {
+		return json.Marshal(string(n))
+	}
+	return json.Marshal([][]byte{[]byte(n)})
+}
+
+func (n *fileName) UnmarshalJSON(data []byte) error {
+	if data[0] != '[' {
+		return json.Unmarshal(data, (*string)(n))
+	}
+	var b [1][]byte
+	err := json.Unmarshal(data, &b)
+	*n = fileName(b[0])
+	return err
 }
 
 // describe lists what a tree holds, in lexical order. It is errIrregular if
 // that is not files and directories only.
 func describe(fsys FS, root string) ([]entry, error) {
 	var list []entry
-	var walk func(dir, rel string) error
-	walk = func(dir, rel string) error {
+	var walk func(dir string, rel fileName) error
+	walk = func(dir string, rel fileName) error {
 		entries, err := fsys.ReadDir(dir)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
 			name := filepath.Join(dir, e.Name())
-			at := entry{Path: rel + e.Name(), Size: -1}
+			at := entry{Path: rel + fileName(e.Name()), Size: -1}
 			switch {
 			case e.IsDir():
 				list = append(list, at)
@@ -138,7 +160,7 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 	if err != nil {
 		return intent{}, false, err
 	}
-	ok = json.Unmarshal(data, &in) == nil && filepath.IsLocal(in.Name) && filepath.Base(in.Name) == in.Name
+	ok = json.Unmarshal(data, &in) == nil && filepath.IsLocal(string(in.Name)) && filepath.Base(string(in.Name)) == string(in.Name)
 	return in, ok, nil
 }
 
@@ -147,12 +169,13 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 // where the present call is about to publish: the killed one may have known the
 // same place by another path.
 func (l *lockDir) withdraw(in intent, dir string) error {
-	for _, end := range []string{in.Commit, filepath.Join(dir, filepath.Base(in.Commit))} {
+	commit := string(in.Commit)
+	for _, end := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
 		if there, err := exists(l.fsys, end); err != nil || there {
 			return err
 		}
 	}
-	early := filepath.Join(filepath.Dir(l.path), in.Name)
+	early := filepath.Join(filepath.Dir(l.path), string(in.Name))
 	info, err := l.fsys.Lstat(early)
 	if err != nil {
 		return ignoreNotExist(err)

@@ -116,8 +116,8 @@ func (l *lockDir) lock(made bool) error {
 	return nil
 }
 
-// isOurs returns an error unless path is a directory that holds only what lock
-// directories hold.
+// isOurs returns an error unless path is a directory that no other user can have
+// made or write to, and that holds only what lock directories hold.
 func isOurs(fsys FS, path string) error {
 	info, err := fsys.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,6 +128,16 @@ func isOurs(fsys FS, path string) error {
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("%s: %w", path, errNotOurs)
+	}
+	parent, err := fsys.Lstat(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errRetry
+	}
+	if err != nil {
+		return err
+	}
+	if foreign(parent, info) {
+		return fmt.Errorf("%s: %w: another user can write to it", path, errNotOurs)
 	}
 	entries, err := fsys.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -57,6 +57,9 @@ type Target struct {
 // staged in "a/b/.restore", and then the tree must have one top entry, which is
 // renamed into Dir.
 //
+// A lock directory that is there already, in a directory that others can write
+// to, must belong to this user and be writable for nobody else.
+//
 // On a file system without locks nobody can tell what a killed call left from
 // what a running one is using: there it is ErrInUse until somebody removes it.
 //
