@@ -25,7 +25,7 @@ func TestReservedBlocks(t *testing.T) {
 	require.NoError(t, unix.Statfs(root, &st))
 	f, err := os.Create(filepath.Join(root, "full"))
 	require.NoError(t, err)
-	require.NoError(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*st.Bsize))
+	require.NoError(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(st.Bavail)*int64(st.Bsize)))
 	require.NoError(t, f.Close())
 	require.NoError(t, unix.Statfs(root, &st))
 	require.Zero(t, st.Bavail)
