@@ -29,6 +29,7 @@ func TestReportPanics(t *testing.T) {
 			require.NoError(t, m.Restore(cfg))
 		}
 	}
+	serve := func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(content[:len(content)-32]) }
 	for name, call := range map[string]func(t *testing.T, m *snapshot.V3Manager, dir string){
 		"status": func(t *testing.T, m *snapshot.V3Manager, _ string) {
 			_, err := m.Status(path)
@@ -44,15 +45,11 @@ func TestReportPanics(t *testing.T) {
 			require.NoError(t, m.RestoreFrom(t.Context(), bytes.NewReader(content), config("", filepath.Join(dir, "data"))))
 		},
 		"save": func(t *testing.T, m *snapshot.V3Manager, dir string) {
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
-				return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0))
-			})
+			s := snaptest.Serve(t, serve)
 			require.NoError(t, m.Save(t.Context(), s.ClientConfig(), filepath.Join(dir, "db")))
 		},
 		"save to": func(t *testing.T, m *snapshot.V3Manager, _ string) {
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
-				return errors.Join(c.SendDB(content[:len(content)-32]), c.Send(content[len(content)-32:], 0))
-			})
+			s := snaptest.Serve(t, serve)
 			_, err := m.SaveTo(t.Context(), s.ClientConfig(), io.Discard)
 			require.NoError(t, err)
 		},

@@ -55,16 +55,15 @@ type injection struct {
 // them.
 func TestEverySystemCallFails(t *testing.T) {
 	tracer := newTracer(t)
-	db := snaptest.Opaque(1<<20 + 512)
-	server := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	endpoint, ops := tracedOperations(t)
 	total := 0
-	for _, op := range append(restores(smallSnapshot(t)), saves(clientv3.Config{Endpoints: []string{server.Endpoint()}})...) {
+	for _, op := range ops {
 		if !tracer.wants(op) {
 			continue
 		}
 		t.Run(op.name, func(t *testing.T) {
 			absent, complete := op.outcomes(t)
-			j := job{Op: op.name, Endpoint: server.Endpoint()}
+			j := job{Op: op.name, Endpoint: endpoint}
 			calls := tracer.record(t, op, j)
 			require.NotEmpty(t, calls)
 			for _, call := range calls {
@@ -84,13 +83,12 @@ func TestEverySystemCallFails(t *testing.T) {
 // A sandbox may deny system calls that there is a way without.
 func TestSandbox(t *testing.T) {
 	tracer := newTracer(t)
-	db := snaptest.Opaque(1<<20 + 512)
-	server := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	endpoint, ops := tracedOperations(t)
 	const denied = "copy_file_range,fadvise64,fallocate,linkat,renameat2,statfs,sync_file_range"
-	for _, op := range append(restores(smallSnapshot(t)), saves(clientv3.Config{Endpoints: []string{server.Endpoint()}})...) {
+	for _, op := range ops {
 		t.Run(op.name, func(t *testing.T) {
 			_, complete := op.outcomes(t)
-			j := job{Op: op.name, Endpoint: server.Endpoint(), Root: op.root(t)}
+			j := job{Op: op.name, Endpoint: endpoint, Root: op.root(t)}
 			stdout, stderr, log := tracer.run(t, j, "--seccomp-bpf", "-e", "trace="+denied, "-e", "inject="+denied+":error=EPERM")
 			require.Contains(t, log, "(INJECTED)", "no call was made")
 			var r answer
@@ -99,6 +97,15 @@ func TestSandbox(t *testing.T) {
 			requireListing(t, complete, j.Root, log)
 		})
 	}
+}
+
+// tracedOperations are a few restores and saves, and the server of the saves.
+func tracedOperations(t *testing.T) (endpoint string, ops []operation) {
+	t.Helper()
+	db := snaptest.Opaque(1<<20 + 512)
+	server := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
+	endpoint = server.Endpoint()
+	return endpoint, append(restores(smallSnapshot(t)), saves(clientv3.Config{Endpoints: []string{endpoint}})...)
 }
 
 func injections(c sysCall) []injection {

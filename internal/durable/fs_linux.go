@@ -14,10 +14,10 @@ func renameNoReplace(oldpath, newpath string) error {
 	err := retryEINTR(func() error {
 		return unix.Renameat2(unix.AT_FDCWD, oldpath, unix.AT_FDCWD, newpath, unix.RENAME_NOREPLACE)
 	})
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return nil
-	case unix.ENOSYS, unix.EINVAL, unix.EPERM: // the kernel or this file system does not know the flag, or a sandbox the call
+	case isUnavailable(err), err == unix.EINVAL: // this file system, or an old kernel, does not know the flag
 		return errors.ErrUnsupported
 	}
 	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
@@ -26,7 +26,7 @@ func renameNoReplace(oldpath, newpath string) error {
 func freeSpace(name string) (int64, error) {
 	var st unix.Statfs_t
 	err := retryEINTR(func() error { return unix.Statfs(name, &st) })
-	if err == unix.ENOSYS || err == unix.EPERM { // a sandbox
+	if isUnavailable(err) {
 		return 0, errors.ErrUnsupported
 	}
 	if err != nil {
@@ -55,12 +55,12 @@ func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64
 			return err
 		})
 	})
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return int64(done), nil
-	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EXDEV, unix.EINVAL, unix.EPERM:
-		// Which of these says "not between these two" depends on the kernel,
-		// the file system and the sandbox.
+	case isUnavailable(err), err == unix.EOPNOTSUPP, err == unix.EXDEV, err == unix.EINVAL:
+		// Which of these says "not between these two" depends on the kernel
+		// and the file system.
 		return 0, fmt.Errorf("copy_file_range: %w (%w)", errors.ErrUnsupported, err)
 	}
 	return 0, &os.LinkError{Op: "copy_file_range", Old: src.Name(), New: dst.Name(), Err: err}
@@ -71,23 +71,23 @@ func allocate(f *os.File, size int64) error {
 		return nil
 	}
 	err := withFd(f, func(fd uintptr) error { return unix.Fallocate(int(fd), 0, 0, size) })
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return nil
-	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM:
+	case isUnavailable(err), err == unix.EOPNOTSUPP:
 		return errors.ErrUnsupported
 	}
 	return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 }
 
 func startWriteback(f *os.File, off, n int64) error {
-	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.ENOSYS, unix.EPERM, unix.EINVAL, unix.ESPIPE)
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.EINVAL, unix.ESPIPE)
 }
 
 func awaitWriteback(f *os.File, off, n int64) error {
 	// Any other error may be that of a write, which is told only once.
 	return syncRange(f, off, n,
-		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER, unix.ENOSYS, unix.EPERM)
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
 func dropCache(f *os.File, off, n int64) {
@@ -95,12 +95,16 @@ func dropCache(f *os.File, off, n int64) {
 	_ = withFd(f, func(fd uintptr) error { return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED) })
 }
 
-// syncRange takes the errors in refused as the answer of a kernel or a file
-// system that cannot do it.
+// syncRange takes the errors in refused, too, as the answer of a kernel or a
+// file system that cannot do it.
 func syncRange(f *os.File, off, n int64, flags int, refused ...error) error {
 	err := withFd(f, func(fd uintptr) error { return unix.SyncFileRange(int(fd), off, n, flags) })
-	if err == nil || slices.Contains(refused, err) {
+	if err == nil || isUnavailable(err) || slices.Contains(refused, err) {
 		return nil
 	}
 	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 }
+
+// isUnavailable says whether the kernel lacks a system call, or a sandbox denies
+// it.
+func isUnavailable(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }

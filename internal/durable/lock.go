@@ -24,6 +24,15 @@ var errNotOurs = errors.New("needed for staging, but somebody else's")
 // errRetry: a concurrent call removed what was just found. Start again.
 var errRetry = errors.New("changed by a concurrent call")
 
+// retryIfGone makes errRetry of an error that says that something is not there
+// any more.
+func retryIfGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errRetry
+	}
+	return err
+}
+
 // lockDir is the directory in which one target is staged. Whoever has locked
 // the file "lock" in it owns all of it; the lock ends with the process.
 type lockDir struct {
@@ -43,10 +52,7 @@ func acquire(fsys FS, path string) (*lockDir, error) {
 			return l, err
 		}
 		if _, err := fsys.Lstat(filepath.Dir(path)); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				err = errRetry
-			}
-			return nil, err
+			return nil, retryIfGone(err)
 		}
 	}
 	return nil, fmt.Errorf("lock %s: %w %d times", path, errRetry, maxAttempts)
@@ -120,31 +126,22 @@ func (l *lockDir) lock(made bool) error {
 // made or write to, and that holds only what lock directories hold.
 func isOurs(fsys FS, path string) error {
 	info, err := fsys.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errRetry
-	}
 	if err != nil {
-		return err
+		return retryIfGone(err)
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("%s: %w", path, errNotOurs)
 	}
 	parent, err := fsys.Lstat(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return errRetry
-	}
 	if err != nil {
-		return err
+		return retryIfGone(err)
 	}
 	if foreign(parent, info) {
 		return fmt.Errorf("%s: %w: another user can write to it", path, errNotOurs)
 	}
 	entries, err := fsys.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errRetry
-	}
 	if err != nil {
-		return err
+		return retryIfGone(err)
 	}
 	for _, e := range entries {
 		switch name := e.Name(); {

@@ -281,9 +281,6 @@ func (t *Target) tidyLock(path string) error {
 // whether a call has staged something there.
 func (t *Target) listInto() (rest []string, staged bool, err error) {
 	entries, err := t.fsys.ReadDir(t.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errRetry
-	}
 	for _, e := range entries {
 		switch name := e.Name(); name {
 		case lostAndFound:
@@ -293,7 +290,7 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 			rest = append(rest, name)
 		}
 	}
-	return rest, staged, err
+	return rest, staged, retryIfGone(err)
 }
 
 // lock locks the directory at path, making what is missing above it, and
@@ -301,11 +298,8 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 func (t *Target) lock(path string) (*lockDir, error) {
 	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
 	t.created = append(t.created, created...)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errRetry // a call that gives up removes what it made
-	}
 	if err != nil {
-		return nil, err
+		return nil, retryIfGone(err) // a call that gives up removes what it made
 	}
 	l, err := acquire(t.fsys, path)
 	if err != nil {
