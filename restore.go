@@ -36,11 +36,11 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // between processes.
 //
 // Nothing is trusted unchecked: the digest of the copied bytes is compared with
-// the trailer, the structure of the copy is checked meanwhile, and only then does
-// bbolt open it, once, for one transaction.
+// the trailer, the structure of the copy is checked meanwhile, and only then is
+// the copy edited, in one transaction. The file is never mapped into memory, so
+// a 32-bit process restores databases of any size.
 //
-// Errors are [ErrConfig], before anything is written unless it is the bump of a
-// revision that turns out too large for it; [ErrExists] when the data
+// Errors are [ErrConfig], before anything is written; [ErrExists] when the data
 // directory exists (see AllowEmptyDataDir) or the WAL directory does;
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
 // with [ErrTruncated] where the file ends too early; [ErrInUse] also when a
@@ -65,6 +65,9 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	if !p.skipHashCheck && !trailer.Present(size) {
 		return noTrailer(f, size)
 	}
+	if err := checkBump(ctx, f, size, p.changes); err != nil {
+		return err
+	}
 	return m.restore(ctx, p, size, func(dst durable.File) (copied, error) {
 		c := fileCopy{fs: m.fs, src: f, size: size, dst: dst, skipHash: p.skipHashCheck}
 		return c.run(ctx, m.newMeter("restore", PhaseCopy, size))
@@ -75,7 +78,8 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 // its end, and without a second copy of it on disk. cfg.SnapshotPath must be
 // empty. What r returns is checked like a file: a stream that ends early is
 // [ErrTruncated] or, where its beginning does not tell, [ErrNoTrailer] or
-// [ErrChecksum]; an error of r ends the restore and is found with [errors.Is].
+// [ErrChecksum]; an error of r ends the restore and is found with [errors.Is]. A
+// RevisionBump with no room for it is [ErrConfig] after r has been read.
 // A Read that blocks cannot be cancelled: when ctx ends, RestoreFrom returns
 // after the Read that is under way.
 func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
@@ -117,12 +121,9 @@ func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, co
 	if err := staged.makeDirs(); err != nil {
 		return fmt.Errorf("make directories: %w", err)
 	}
-	if err := staged.database(ctx, m, copyTo); err != nil {
-		return err
-	}
-	bumped, err := staged.edit(p)
+	bumped, err := staged.database(ctx, m, p, copyTo)
 	if err != nil {
-		return fmt.Errorf("edit database: %w", err)
+		return err
 	}
 	if bumped != 0 {
 		m.lg.Info("bumped latest revision and marked it compacted", zap.Int64("revision", bumped))

@@ -39,16 +39,15 @@ type RestoreConfig struct {
 	// structure of the file is checked all the same, its records are not.
 	SkipHashCheck bool
 
-	// InitialMmapSize is the size in bytes that the database is mapped with
-	// while it is edited. Zero, the default, maps what the file needs. Windows,
-	// where the file would grow to that size, takes no notice of it.
+	// InitialMmapSize has no effect and is there for programs written for
+	// etcd's package, where it is the number of bytes that the database is
+	// mapped with while it is edited. Here the database is not mapped.
 	InitialMmapSize uint64
 
 	// RevisionBump is added to the latest revision, so that clients with
 	// caches never see revisions go backwards. It needs MarkCompacted. The sum
 	// must fit into an int64; a server fails when it runs out of revisions, so
-	// leave it room. It is ErrConfig, too, when the last record has more than 24
-	// MiB, all of which would be held in memory.
+	// leave it room.
 	RevisionBump uint64
 
 	// MarkCompacted marks the bumped revision as compacted, so that watchers

@@ -24,9 +24,9 @@ import (
 // netutil tries again all that time.
 const resolveTimeout = 10 * time.Second
 
-// maxMmapSize is the largest mapping in bytes that bbolt makes on the usual
-// platforms.
-const maxMmapSize = min(math.MaxInt, 1<<48-1)
+// maxMmapSize is the largest mapping in bytes that there can be on any platform
+// of etcd.
+const maxMmapSize = 1<<48 - 1
 
 // editSlack is how many bytes the database may grow by while it is edited, and
 // what the smaller files need: far more than either.
@@ -46,7 +46,6 @@ type plan struct {
 	changes bootstrap.Changes
 
 	skipHashCheck     bool
-	initialMmapSize   int // bytes, 0 for what the file needs
 	allowEmptyDataDir bool
 }
 
@@ -74,7 +73,6 @@ func (cfg RestoreConfig) resolve(ctx context.Context, fromReader bool) (*plan, e
 	p := &plan{
 		changes:           bootstrap.Changes{RevisionBump: cfg.RevisionBump, DropAlarms: cfg.DropAlarms},
 		skipHashCheck:     cfg.SkipHashCheck,
-		initialMmapSize:   int(cfg.InitialMmapSize),
 		allowEmptyDataDir: cfg.AllowEmptyDataDir,
 	}
 	switch {

@@ -17,7 +17,6 @@ type Plan struct {
 	Changes bootstrap.Changes
 
 	SkipHashCheck, AllowEmptyDataDir bool
-	InitialMmapSize                  int
 }
 
 func Resolve(ctx context.Context, cfg RestoreConfig, fromReader bool) (*Plan, error) {
@@ -27,7 +26,7 @@ func Resolve(ctx context.Context, cfg RestoreConfig, fromReader bool) (*Plan, er
 	}
 	return &Plan{
 		p.snapshotPath, p.dataDir, p.walDir, p.walName, p.cluster, p.changes,
-		p.skipHashCheck, p.allowEmptyDataDir, p.initialMmapSize,
+		p.skipHashCheck, p.allowEmptyDataDir,
 	}, err
 }
 

@@ -56,7 +56,6 @@ func TestResolveDefaults(t *testing.T) {
 	require.Zero(t, p.Changes)
 	require.False(t, p.SkipHashCheck)
 	require.False(t, p.AllowEmptyDataDir)
-	require.Zero(t, p.InitialMmapSize)
 }
 
 func TestResolveOptions(t *testing.T) {
@@ -71,7 +70,6 @@ func TestResolveOptions(t *testing.T) {
 	require.Equal(t, bootstrap.Changes{RevisionBump: math.MaxInt64, DropAlarms: true}, p.Changes)
 	require.True(t, p.SkipHashCheck)
 	require.True(t, p.AllowEmptyDataDir)
-	require.Equal(t, 10<<20, p.InitialMmapSize)
 }
 
 // A relative path is relative to the working directory of the call, whatever

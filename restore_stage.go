@@ -8,10 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"time"
-
-	"go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/bootstrap"
@@ -25,8 +21,6 @@ type staging struct {
 	snap   string // member/snap
 	walDir string
 	size   int64 // bytes of the database
-	// lastPage is how many bytes the page with the last record has.
-	lastPage int64
 }
 
 func stagingFor(fsys durable.FS, p *plan, target *durable.Target) *staging {
@@ -60,10 +54,10 @@ func (s *staging) create(path string, write func(durable.File) error) (err error
 }
 
 // database stages the database: a copy whose digest and structure are checked,
-// the one while the other is. It is left so that bbolt need not walk through it
-// once more.
-func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) error {
-	return s.create(s.db(), func(f durable.File) error {
+// the one while the other is, and which then becomes part of the new cluster. It
+// returns the latest revision if that was bumped, and otherwise 0.
+func (s *staging) database(ctx context.Context, m *V3Manager, p *plan, copyTo copyFunc) (revision int64, err error) {
+	err = s.create(s.db(), func(f durable.File) error {
 		c, err := copyTo(f)
 		if err != nil {
 			return err
@@ -76,16 +70,36 @@ func (s *staging) database(ctx context.Context, m *V3Manager, copyTo copyFunc) e
 		} else { // a copy that shares the blocks of the snapshot was not in memory
 			defer boltfile.ReadAhead(ctx, f, c.size)()
 		}
-		found, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
+		checked, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)
 		if err := joinCauses(c.finish(), err); err != nil {
 			return err
 		}
 		if err := s.awaitDisk(ctx, f); err != nil {
 			return err
 		}
-		s.lastPage = found.lastPage
-		return asCorrupt(found.db.SeedFreelist(f, found.usage))
+		revision, err = edit(ctx, checked, f, p)
+		return err
 	})
+	return revision, err
+}
+
+// edit makes a checked copy part of the new cluster, in one transaction.
+func edit(ctx context.Context, c checkedCopy, f durable.File, p *plan) (revision int64, err error) {
+	tx := c.db.Edit(ctx, f, c.buckets)
+	if revision, err = p.cluster.Edit(tx, p.changes); err == nil {
+		err = tx.Commit()
+	}
+	var malformed *bootstrap.MalformedError
+	var overflow *bootstrap.OverflowError
+	switch {
+	case errors.As(err, &malformed):
+		return 0, fmt.Errorf("edit database: %w: %w", ErrCorrupt, err)
+	case errors.As(err, &overflow):
+		return 0, fmt.Errorf("edit database: %w: %w", ErrConfig, err)
+	case err != nil:
+		return 0, fmt.Errorf("edit database: %w", asCorrupt(err))
+	}
+	return revision, nil
 }
 
 // awaitDisk waits until the database is on the disk, a piece at a time, so that
@@ -97,50 +111,6 @@ func (s *staging) awaitDisk(ctx context.Context, f durable.File) error {
 		}
 		return nil
 	})
-}
-
-// mmapSize leaves room for the edit. Where bbolt must map the file anew in the
-// middle of a transaction and cannot, its error does not tell the cause.
-// On Windows the file would grow to that size.
-func (s *staging) mmapSize(p *plan) int {
-	if runtime.GOOS == "windows" {
-		return 0
-	}
-	return int(min(max(int64(p.initialMmapSize), s.size+editSlack), maxMmapSize))
-}
-
-// edit makes the database part of the new cluster, in one transaction. bbolt
-// need not sync: nobody sees the file until all of it is synced. It returns the
-// latest revision if that was bumped, and otherwise 0.
-func (s *staging) edit(p *plan) (revision int64, err error) {
-	if p.changes.RevisionBump > 0 && s.lastPage > maxLastPage {
-		return 0, fmt.Errorf("%w: RevisionBump would rewrite the page with the last record, which has %d bytes, more than %d MiB",
-			ErrConfig, s.lastPage, maxLastPage>>20)
-	}
-	db, err := bbolt.Open(s.db(), fileMode, &bbolt.Options{
-		Timeout:         time.Second, // nobody else knows the file
-		InitialMmapSize: s.mmapSize(p),
-		NoFreelistSync:  true,
-		NoSync:          true,
-		NoGrowSync:      true,
-	})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	err = db.Update(func(tx *bbolt.Tx) error {
-		revision, err = p.cluster.Edit(tx, p.changes)
-		return err
-	})
-	var malformed *bootstrap.MalformedError
-	var overflow *bootstrap.OverflowError
-	switch {
-	case errors.As(err, &malformed):
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case errors.As(err, &overflow):
-		err = fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	return revision, err
 }
 
 func (s *staging) writeWAL(cluster *bootstrap.Cluster) error {

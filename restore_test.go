@@ -344,14 +344,26 @@ func TestRestoreConcurrently(t *testing.T) {
 	require.Len(t, entries, 9, "nothing is left beside the targets")
 }
 
-// A bump that leaves no room in an int64, a last key that is no revision.
+// A bump that leaves no room in an int64, which is known before the copy unless
+// the snapshot is a stream; a last key that is no revision.
 func TestRestoreBumpRefused(t *testing.T) {
 	dir := t.TempDir()
 	cfg := config(history(t).Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
 	cfg.RevisionBump, cfg.MarkCompacted = 1<<63-1, true
-	err := snapshot.New().Restore(cfg)
+	var copied bool
+	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { copied = true }))
+	err := m.Restore(cfg)
 	require.ErrorIs(t, err, snapshot.ErrConfig)
 	require.ErrorContains(t, err, "9223372036854775807")
+	require.False(t, copied)
+
+	stream, err := os.Open(cfg.SnapshotPath)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, stream.Close()) }()
+	fromReader := cfg
+	fromReader.SnapshotPath = ""
+	require.ErrorIs(t, m.RestoreFrom(t.Context(), stream, fromReader), snapshot.ErrConfig)
+	require.NoDirExists(t, cfg.OutputDataDir)
 
 	cfg.SnapshotPath = history(t).Raw("key", "zzz", "no revision").Write(t, filepath.Join(dir, "db2"), true)
 	cfg.RevisionBump = 10

@@ -1,10 +1,10 @@
-// Package boltfile reads bbolt database files: bounds-checked, in parallel and
-// through bounded buffers. It never maps the file, follows no reference that it
-// has not checked and knows nothing of what the records mean.
+// Package boltfile reads and edits bbolt database files: bounds-checked, in
+// parallel and through bounded buffers. It never maps the file, follows no
+// reference that it has not checked and knows nothing of what the records mean.
 //
-// [Open] judges the two meta pages. [DB.Scan] then walks every page that is in
-// use exactly once, checks its structure and hands its leaf pages to visitors.
-// [DB.SeedFreelist], the only writer, spares bbolt the same walk.
+// [Open] chooses between the two meta pages. [DB.Scan] then walks every page that
+// is in use exactly once, checks its structure and hands its leaf pages to
+// visitors. [DB.Edit] changes a database that was found sound.
 //
 // The rules are those of the file format as bbolt 1.x and its predecessor write
 // it. They are stricter than bbolt's own checker, in points that hold in every

@@ -41,7 +41,7 @@ func (l *Leaf) parseInline(page []byte, id Pgid) error {
 }
 
 // topLevel lists the buckets of the top level in key order.
-func (w *worker) topLevel() ([]topBucket, error) {
+func (w *worker) topLevel() ([]Bucket, error) {
 	pieces, err := w.split(w.db.meta.root)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (w *worker) topLevel() ([]topBucket, error) {
 // bucketList is the visitor of the top level.
 type bucketList struct {
 	noVisitor
-	buckets []topBucket
+	buckets []Bucket
 	kept    int // bytes
 }
 
@@ -79,14 +79,13 @@ func (v *bucketList) Leaf(l *Leaf) error {
 		if err != nil {
 			return err
 		}
+		sequence := order.Uint64(l.Value(i)[8:])
 		if v.kept += len(l.Key(i)) + len(inline); v.kept > maxTop {
 			return corrupt(l.Page(), "element %d: more than %d bytes of names and inline buckets", i, maxTop)
 		}
-		v.buckets = append(v.buckets, topBucket{
-			bucket: Bucket{Name: string(l.Key(i)), Index: len(v.buckets)},
-			root:   root,
-			inline: bytes.Clone(inline),
-			page:   l.Page(),
+		v.buckets = append(v.buckets, Bucket{
+			Name: string(l.Key(i)), Index: len(v.buckets),
+			sequence: sequence, root: root, inline: bytes.Clone(inline), page: l.Page(),
 		})
 	}
 	return nil

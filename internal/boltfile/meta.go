@@ -31,7 +31,8 @@ const (
 	minPageSize = 1 << 10
 	maxPageSize = 1 << 16
 
-	firstDataPage = Pgid(2)
+	metaPages     = 2
+	firstDataPage = Pgid(metaPages)
 	// maxPages bounds what is kept for each page, however large a sparse file
 	// claims to be. With pages of 4 KiB it is a database of 4 TiB.
 	maxPages   = Pgid(1 << 30)

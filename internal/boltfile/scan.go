@@ -12,6 +12,11 @@ import (
 type Bucket struct {
 	Name  string
 	Index int // in key order, from 0
+
+	sequence uint64
+	root     Pgid   // 0 where the bucket has a single page, inline
+	inline   []byte // that page
+	page     Pgid   // where the bucket is listed
 }
 
 // Visitor sees the elements of one piece of a bucket: leaf pages that follow
@@ -69,15 +74,11 @@ func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	top, err := w.topLevel()
+	buckets, err := w.topLevel()
 	if err != nil {
 		return nil, nil, err
 	}
-	buckets := make([]Bucket, len(top))
-	for i, t := range top {
-		buckets[i] = t.bucket
-	}
-	if err := s.visitBuckets(w, top); err != nil {
+	if err := s.visitBuckets(w, buckets); err != nil {
 		return nil, nil, err
 	}
 	if err := s.checkNested(w); err != nil {
@@ -110,35 +111,32 @@ type scan struct {
 type piece struct {
 	child
 	branch bool
-	inline []byte     // the page of an inline bucket
-	of     *topBucket // nil in a nested bucket
-	number int        // in the bucket
+	inline []byte  // the page of an inline bucket
+	of     *Bucket // nil in a nested bucket
+	number int     // in the bucket
 }
 
-// topBucket is a bucket of the top level with where its elements are.
-type topBucket struct {
-	bucket Bucket
-	root   Pgid
-	inline []byte
-	page   Pgid // where it is listed
-}
-
-func (s *scan) visitBuckets(w *worker, top []topBucket) error {
+func (s *scan) visitBuckets(w *worker, buckets []Bucket) error {
 	var pieces []piece
-	for i := range top {
-		own := []piece{{child: child{id: top[i].page}, inline: top[i].inline}}
-		if top[i].root != 0 {
-			var err error
-			if own, err = w.split(top[i].root); err != nil {
-				return err
-			}
+	for i := range buckets {
+		own, err := w.pieces(buckets[i])
+		if err != nil {
+			return err
 		}
 		for n := range own {
-			own[n].of, own[n].number = &top[i], n
+			own[n].of, own[n].number = &buckets[i], n
 		}
 		pieces = append(pieces, own...)
 	}
 	return s.run(w, pieces)
+}
+
+// pieces cuts a bucket into pieces.
+func (w *worker) pieces(b Bucket) ([]piece, error) {
+	if b.root == 0 {
+		return []piece{{child: child{id: b.page}, inline: b.inline}}, nil
+	}
+	return w.split(b.root)
 }
 
 // checkNested checks the buckets inside buckets, level by level. etcd has none,

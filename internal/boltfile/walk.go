@@ -32,8 +32,8 @@ func (w *worker) header(id Pgid, ahead int64) (header, error) {
 	return parseHeader(b), nil
 }
 
-// pages returns a claimed page together with its overflow pages.
-func (w *worker) pages(id Pgid, h header) ([]byte, error) {
+// read returns a claimed page together with its overflow pages.
+func (w *worker) read(id Pgid, h header) ([]byte, error) {
 	n := (int64(h.overflow) + 1) * w.db.pageSize
 	return w.window.bytes(int64(id)*w.db.pageSize, n, n)
 }
@@ -54,7 +54,7 @@ func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]ch
 	if n := (int64(h.overflow) + 1) * w.db.pageSize; n > maxBranch {
 		return into, corrupt(ref.id, "branch page of %d bytes", n)
 	}
-	page, err := w.pages(ref.id, h)
+	page, err := w.read(ref.id, h)
 	if err != nil {
 		return into, err
 	}
@@ -150,7 +150,7 @@ func (w *worker) keep(keys []byte) []byte {
 func (w *worker) piece(p *piece) error {
 	var v Visitor
 	if p.of != nil {
-		v = w.visit(p.of.bucket, p.number)
+		v = w.visit(*p.of, p.number)
 	}
 	if v == nil {
 		v = noVisitor{}
@@ -219,7 +219,7 @@ func (w *worker) leafPage(ref child, ahead int64, v Visitor) error {
 	if (int64(h.overflow)+1)*w.db.pageSize > maxHeldLeaf {
 		return w.largeLeaf(ref, h, v)
 	}
-	page, err := w.pages(ref.id, h)
+	page, err := w.read(ref.id, h)
 	if err != nil {
 		return err
 	}

@@ -1,41 +1,33 @@
 package bootstrap
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/keyspace"
 )
 
 // The buckets of an etcd database that a restore looks at.
-var (
-	bucketAlarm          = []byte("alarm")
-	bucketCluster        = []byte("cluster")
-	bucketKey            = []byte("key")
-	bucketMembers        = []byte("members")
-	bucketMembersRemoved = []byte("members_removed")
-	bucketMeta           = []byte("meta")
+const (
+	bucketAlarm          = "alarm"
+	bucketCluster        = "cluster"
+	bucketKey            = "key"
+	bucketMembers        = "members"
+	bucketMembersRemoved = "members_removed"
+	bucketMeta           = "meta"
 )
 
 // The records of bucket meta that a restore sets.
-var (
-	metaConsistentIndex  = []byte("consistent_index")
-	metaTerm             = []byte("term")
-	metaScheduledCompact = []byte("scheduledCompactRev")
+const (
+	metaConsistentIndex  = "consistent_index"
+	metaTerm             = "term"
+	metaScheduledCompact = "scheduledCompactRev"
 )
-
-// Rewrites says whether Edit empties or writes to the bucket of that name,
-// other than the key space.
-func Rewrites(bucket string) bool {
-	switch bucket {
-	case string(bucketAlarm), string(bucketMembers), string(bucketMembersRemoved), string(bucketMeta):
-		return true
-	}
-	return false
-}
 
 // Changes are what a restore changes in a database besides its membership.
 type Changes struct {
@@ -67,99 +59,122 @@ func (e *OverflowError) Error() string {
 }
 
 // Edit puts the cluster into the database, in place of the one it came from,
-// with the other changes. The structure of the file must have been checked
-// before; its records need not be: where they are not those of an etcd, the
-// error is a [*MalformedError]. A bump with no room for it is an
-// [*OverflowError]. After an error the transaction must be rolled back; it is
-// the caller who commits.
+// with the other changes. Where the content is not that of an etcd, the error is
+// a [*MalformedError] or a [*boltfile.CorruptError]. A bump with no room for it
+// is an [*OverflowError]. It is the caller who commits, and not after an error.
 //
 // It returns the revision that is the latest now, or 0 without a bump.
 //
 // The conf state in bucket meta stays that of the old cluster, as with etcdutl:
 // a server takes its own from the raft snapshot, and overwrites the record with
 // the next change of membership.
-func (c *Cluster) Edit(tx *bbolt.Tx, ch Changes) (revision int64, err error) {
-	meta := tx.Bucket(bucketMeta)
-	if meta == nil {
-		return 0, &MalformedError{Bucket: string(bucketMeta), Reason: "missing; this is not the database of an etcd v3"}
+func (c *Cluster) Edit(e *boltfile.Edit, ch Changes) (revision int64, err error) {
+	if !e.Has(bucketMeta) {
+		return 0, &MalformedError{Bucket: bucketMeta, Reason: "missing; this is not the database of an etcd v3"}
 	}
-	if err := c.replaceMembers(tx); err != nil {
+	meta, err := e.Records(bucketMeta)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.replaceMembers(e); err != nil {
 		return 0, err
 	}
 	if ch.RevisionBump > 0 {
-		if revision, err = bumpRevision(tx, ch.RevisionBump); err != nil {
+		if revision, err = bumpRevision(e, ch.RevisionBump); err != nil {
 			return 0, err
 		}
-		if err := put(meta, bucketMeta, metaScheduledCompact, revisionKey(revision)); err != nil {
+		meta = set(meta, metaScheduledCompact, revisionKey(revision))
+	}
+	if ch.DropAlarms && e.Has(bucketAlarm) {
+		if err := replace(e, bucketAlarm, nil); err != nil {
 			return 0, err
 		}
 	}
-	if ch.DropAlarms && tx.Bucket(bucketAlarm) != nil {
-		if _, err := emptyBucket(tx, bucketAlarm); err != nil {
-			return 0, err
-		}
-	}
-	if err := put(meta, bucketMeta, metaConsistentIndex, bigEndian(c.Index())); err != nil {
-		return 0, err
-	}
-	if err := put(meta, bucketMeta, metaTerm, bigEndian(c.Term())); err != nil {
-		return 0, err
-	}
-	return revision, nil
+	meta = set(meta, metaConsistentIndex, bigEndian(c.Index()))
+	meta = set(meta, metaTerm, bigEndian(c.Term()))
+	return revision, e.Replace(bucketMeta, meta)
 }
 
 // replaceMembers leaves the new members in bucket members, bucket
 // members_removed empty, and bucket cluster, which holds the cluster version,
 // as it was.
-func (c *Cluster) replaceMembers(tx *bbolt.Tx) error {
-	if _, err := createBucket(tx, bucketCluster); err != nil {
-		return err
-	}
-	if _, err := emptyBucket(tx, bucketMembersRemoved); err != nil {
-		return err
-	}
-	members, err := emptyBucket(tx, bucketMembers)
-	if err != nil {
-		return err
-	}
-	for i, m := range c.members {
-		if err := put(members, bucketMembers, []byte(m.ID.String()), c.records[i]); err != nil {
+func (c *Cluster) replaceMembers(e *boltfile.Edit) error {
+	if !e.Has(bucketCluster) {
+		if err := e.Replace(bucketCluster, nil); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := replace(e, bucketMembersRemoved, nil); err != nil {
+		return err
+	}
+	var members []boltfile.Record
+	for i, m := range c.members {
+		members = set(members, m.ID.String(), c.records[i])
+	}
+	return replace(e, bucketMembers, members)
+}
+
+// replace is e.Replace for a bucket that may hold records, and nothing else.
+func replace(e *boltfile.Edit, bucket string, records []boltfile.Record) error {
+	if _, err := e.Records(bucket); err != nil {
+		return err
+	}
+	return e.Replace(bucket, records)
+}
+
+// set puts a record into a list in key order, in place of the one with its key.
+func set(records []boltfile.Record, key string, value []byte) []boltfile.Record {
+	r := boltfile.Record{Key: []byte(key), Value: value}
+	at, found := slices.BinarySearchFunc(records, r.Key, func(r boltfile.Record, key []byte) int { return bytes.Compare(r.Key, key) })
+	if found {
+		records[at] = r
+		return records
+	}
+	return slices.Insert(records, at, r)
 }
 
 // bumpRevision adds an empty record with the bumped revision, which is all that
 // etcd needs to count on from there.
-func bumpRevision(tx *bbolt.Tx, bump uint64) (int64, error) {
-	keys, err := createBucket(tx, bucketKey)
+func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
+	last, err := e.LastKey(bucketKey)
 	if err != nil {
 		return 0, err
 	}
-	latest, err := latestRevision(keys)
+	bumped, err := addBump(last, bump)
 	if err != nil {
 		return 0, err
 	}
-	if bump > uint64(math.MaxInt64-latest) {
-		return 0, &OverflowError{Latest: latest, Bump: bump}
-	}
-	bumped := latest + int64(bump)
-	return bumped, put(keys, bucketKey, revisionKey(bumped), []byte{})
+	return bumped, e.Append(bucketKey, boltfile.Record{Key: revisionKey(bumped)})
 }
 
-// latestRevision returns the main revision of the last record, 0 if there is
-// none. Revision keys sort by revision, tombstones among them.
-func latestRevision(keys *bbolt.Bucket) (int64, error) {
-	k, v := keys.Cursor().Last()
-	if k == nil {
-		return 0, nil
+// CheckBump returns an [*OverflowError] if Edit would, for the price of a few
+// pages. Whether the database is sound, it does not say.
+func (ch Changes) CheckBump(ctx context.Context, db *boltfile.DB) error {
+	if ch.RevisionBump == 0 {
+		return nil
 	}
-	tombstone := len(k) == 18 && k[17] == 't'
-	if v == nil || len(k) != 17 && !tombstone || k[8] != '_' || k[0] > 0x7f || k[9] > 0x7f {
-		return 0, &MalformedError{Bucket: string(bucketKey), Reason: fmt.Sprintf("last record %x is not a revision", k)}
+	last, err := db.LastKey(ctx, bucketKey)
+	if err != nil {
+		return err
 	}
-	return int64(binary.BigEndian.Uint64(k)), nil
+	_, err = addBump(last, ch.RevisionBump)
+	return err
+}
+
+// addBump adds to the revision of the last record, 0 if there is none. Revision
+// keys sort by revision, tombstones among them.
+func addBump(last []byte, bump uint64) (int64, error) {
+	var latest keyspace.Revision
+	if last != nil {
+		var err error
+		if latest, err = keyspace.ParseRevision(last); err != nil {
+			return 0, &MalformedError{Bucket: bucketKey, Reason: fmt.Sprintf("last record %x is not a revision", last)}
+		}
+	}
+	if bump > uint64(math.MaxInt64-latest.Main) {
+		return 0, &OverflowError{Latest: latest.Main, Bump: bump}
+	}
+	return latest.Main + int64(bump), nil
 }
 
 // revisionKey returns the key of the first change in a revision.
@@ -171,42 +186,3 @@ func revisionKey(main int64) []byte {
 }
 
 func bigEndian(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-// emptyBucket leaves the bucket without records, and makes it if need be.
-func emptyBucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
-	if b := tx.Bucket(name); b != nil {
-		err := b.ForEachBucket(func(k []byte) error {
-			return &MalformedError{Bucket: string(name), Reason: fmt.Sprintf("%q is a bucket, not a record", k)}
-		})
-		if err != nil {
-			return nil, err
-		}
-		if err := tx.DeleteBucket(name); err != nil {
-			return nil, fmt.Errorf("empty bucket %q: %w", name, err)
-		}
-	}
-	return createBucket(tx, name)
-}
-
-func createBucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
-	b, err := tx.CreateBucketIfNotExists(name)
-	if errors.Is(err, berrors.ErrIncompatibleValue) {
-		return nil, &MalformedError{Bucket: string(name), Reason: "a record, not a bucket"}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create bucket %q: %w", name, err)
-	}
-	return b, nil
-}
-
-// put is b.Put with the errors of this package; name is that of b.
-func put(b *bbolt.Bucket, name, k, v []byte) error {
-	err := b.Put(k, v)
-	if errors.Is(err, berrors.ErrIncompatibleValue) {
-		return &MalformedError{Bucket: string(name), Reason: fmt.Sprintf("%q is a bucket, not a record", k)}
-	}
-	if err != nil {
-		return fmt.Errorf("put %q in bucket %q: %w", k, name, err)
-	}
-	return nil
-}

@@ -2,6 +2,7 @@ package bootstrap_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/cindex"
 	"go.etcd.io/etcd/server/v3/storage/backend"
@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/bootstrap"
 )
 
@@ -115,15 +116,35 @@ func read(t *testing.T, path string) records {
 // update runs fn in a transaction on the database at path, and commits it.
 func update(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
 	t.Helper()
-	require.NoError(t, tryUpdate(t, path, fn))
-}
-
-func tryUpdate(t *testing.T, path string, fn func(tx *bbolt.Tx) error) error {
-	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, NoFreelistSync: true})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
-	return db.Update(fn)
+	require.NoError(t, db.Update(fn))
+}
+
+// edit runs Edit on the database at path, and commits it.
+func edit(t *testing.T, path string, c *bootstrap.Cluster, ch bootstrap.Changes) (revision int64, err error) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	info, err := f.Stat()
+	require.NoError(t, err)
+	db, err := boltfile.Open(f, info.Size())
+	require.NoError(t, err)
+	checked := ch.CheckBump(t.Context(), db)
+	_, buckets, err := db.Scan(t.Context(), boltfile.Options{})
+	if err != nil {
+		return 0, err
+	}
+	tx := db.Edit(t.Context(), f, buckets)
+	if revision, err = c.Edit(tx, ch); err != nil {
+		var overflow *bootstrap.OverflowError
+		require.Equal(t, errors.As(err, &overflow), errors.As(checked, &overflow))
+		return revision, err
+	}
+	require.NoError(t, checked)
+	return revision, tx.Commit()
 }
 
 // etcdEdit does with etcd's functions what etcdutl does with them.
@@ -188,11 +209,9 @@ func TestEditIsEtcds(t *testing.T) {
 			eachLayout(t, func(t *testing.T, l layout) {
 				ours, theirs := tt.db.write(t), tt.db.write(t)
 				c := l.ours(t)
-				update(t, ours, func(tx *bbolt.Tx) error {
-					got, err := c.Edit(tx, tt.changes)
-					require.Equal(t, tt.want, got)
-					return err
-				})
+				got, err := edit(t, ours, c, tt.changes)
+				require.NoError(t, err)
+				require.Equal(t, tt.want, got)
 				etcdEdit(t, theirs, l, tt.changes)
 				require.Equal(t, read(t, theirs), read(t, ours))
 			})
@@ -215,11 +234,9 @@ func TestEditIsLenient(t *testing.T) {
 	} {
 		t.Run(tt.title, func(t *testing.T) {
 			path := tt.db.write(t)
-			update(t, path, func(tx *bbolt.Tx) error {
-				got, err := c.Edit(tx, tt.changes)
-				require.Equal(t, tt.want, got)
-				return err
-			})
+			revision, err := edit(t, path, c, tt.changes)
+			require.NoError(t, err)
+			require.Equal(t, tt.want, revision)
 			got := read(t, path)
 			require.Len(t, got["members"], 3)
 			require.Equal(t, "\x00\x00\x00\x00\x00\x00\x00\x03", got["meta"]["consistent_index"])
@@ -273,11 +290,9 @@ func TestEditMalformed(t *testing.T) {
 		{"consistent index is a bucket", nested("meta", "consistent_index"), `bucket "meta": "consistent_index" is a bucket`},
 		{"term is a bucket", nested("meta", "term"), `bucket "meta": "term" is a bucket`},
 		{"compaction is a bucket", nested("meta", "scheduledCompactRev"), `bucket "meta": "scheduledCompactRev" is a bucket`},
-		{"members is a record", flat("members"), `bucket "members": a record, not a bucket`},
-		{"members_removed is a record", flat("members_removed"), `bucket "members_removed": a record`},
-		{"cluster is a record", flat("cluster"), `bucket "cluster": a record`},
-		{"key is a record", flat("key"), `bucket "key": a record`},
-		{"last key is a bucket", nested("key", rev(9, 0)), `is not a revision`},
+		{"members is a record", flat("members"), `a record where a bucket should be`},
+		{"meta is a record", flat("meta"), `a record where a bucket should be`},
+		{"last key is a bucket", nested("key", rev(9, 0)), `a bucket where a record should be`},
 		{"last key is short", lastKey("\x7f"), `bucket "key": last record 7f is not a revision`},
 		{"last key is one byte short", lastKey(rev(9, 0)[:16]), `is not a revision`},
 		{"last key is too long", lastKey(rev(9, 0) + "tt"), `is not a revision`},
@@ -288,14 +303,15 @@ func TestEditMalformed(t *testing.T) {
 	} {
 		t.Run(tt.title, func(t *testing.T) {
 			path := records{"meta": {}}.write(t)
+			if tt.title == "meta is a record" {
+				path = records{}.write(t)
+			}
 			update(t, path, tt.damage)
-			err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
-				got, err := layouts[0].ours(t).Edit(tx, all)
-				require.Zero(t, got)
-				return err
-			})
+			got, err := edit(t, path, layouts[0].ours(t), all)
+			require.Zero(t, got)
 			var malformed *bootstrap.MalformedError
-			require.ErrorAs(t, err, &malformed)
+			var corrupt *boltfile.CorruptError
+			require.True(t, errors.As(err, &malformed) || errors.As(err, &corrupt))
 			require.ErrorContains(t, err, tt.want)
 		})
 	}
@@ -307,24 +323,12 @@ func TestEditWithoutMeta(t *testing.T) {
 		"other buckets": records{"key": {}}.write(t),
 	} {
 		t.Run(title, func(t *testing.T) {
-			err := tryUpdate(t, db, func(tx *bbolt.Tx) error {
-				_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
-				return err
-			})
+			_, err := edit(t, db, layouts[0].ours(t), bootstrap.Changes{})
 			var malformed *bootstrap.MalformedError
 			require.ErrorAs(t, err, &malformed)
 			require.ErrorContains(t, err, `bucket "meta": missing`)
 		})
 	}
-	t.Run("meta is a record", func(t *testing.T) {
-		path := records{}.write(t)
-		update(t, path, flat("meta"))
-		err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
-			_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
-			return err
-		})
-		require.ErrorContains(t, err, `bucket "meta": missing`)
-	})
 }
 
 func TestEditOverflow(t *testing.T) {
@@ -339,39 +343,11 @@ func TestEditOverflow(t *testing.T) {
 		{5, math.MaxUint64 - 4}, // 0 if added in 64 bits
 	} {
 		path := records{"meta": {}}.with("key", rev(tt.latest, 3), "v").write(t)
-		err := tryUpdate(t, path, func(tx *bbolt.Tx) error {
-			got, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{RevisionBump: tt.bump})
-			require.Zero(t, got)
-			return err
-		})
+		got, err := edit(t, path, layouts[0].ours(t), bootstrap.Changes{RevisionBump: tt.bump})
+		require.Zero(t, got)
 		var overflow *bootstrap.OverflowError
 		require.ErrorAs(t, err, &overflow)
 		require.Equal(t, bootstrap.OverflowError{Latest: tt.latest, Bump: tt.bump}, *overflow)
 		require.ErrorContains(t, err, fmt.Sprintf("latest revision %d plus bump %d is more than 9223372036854775807", tt.latest, tt.bump))
 	}
-}
-
-// A transaction that cannot write is the caller's mistake, not the file's.
-func TestEditReadOnly(t *testing.T) {
-	path := oldCluster().write(t)
-	before, err := os.ReadFile(path)
-	require.NoError(t, err)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true})
-	require.NoError(t, err)
-	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
-		_, err := layouts[0].ours(t).Edit(tx, bootstrap.Changes{})
-		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
-		require.ErrorContains(t, err, `create bucket "cluster"`)
-		_, err = bootstrap.EmptyBucket(tx, []byte("members"))
-		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
-		require.ErrorContains(t, err, `empty bucket "members"`)
-		err = bootstrap.Put(tx.Bucket([]byte("meta")), []byte("meta"), []byte("term"), nil)
-		require.ErrorIs(t, err, berrors.ErrTxNotWritable)
-		require.ErrorContains(t, err, `put "term" in bucket "meta"`)
-		return nil
-	}))
-	require.NoError(t, db.Close())
-	after, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, before, after)
 }

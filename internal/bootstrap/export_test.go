@@ -1,6 +1,0 @@
-package bootstrap
-
-var (
-	EmptyBucket = emptyBucket
-	Put         = put
-)
