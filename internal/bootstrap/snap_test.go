@@ -1,7 +1,9 @@
 package bootstrap_test
 
 import (
+	"encoding/json"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 
@@ -33,7 +35,7 @@ func TestEtcdLoadsSnap(t *testing.T) {
 		members, removed := membership.MembersFromStore(zap.NewNop(), store)
 		require.Empty(t, removed)
 		require.Len(t, members, len(ours.Members()))
-		for _, m := range ours.Members() {
+		for _, m := range l.etcds(t).Members() {
 			m.Name = "" // the v2 form has it only once the member has published it
 			require.Equal(t, m, members[m.ID])
 		}
@@ -50,15 +52,44 @@ func TestSnapIsEtcds(t *testing.T) {
 		name, ours, err := l.ours(t).Snap()
 		require.NoError(t, err)
 
-		rc, s := l.etcds(t), l.bootState(t)
-		dir := t.TempDir()
-		require.NoError(t, snap.New(zap.NewNop(), dir).SaveSnap(&raftpb.Snapshot{
-			Data:     orderedV2Store(t, rc),
-			Metadata: &raftpb.SnapshotMetadata{Index: s.hard.Commit, Term: s.hard.Term, ConfState: s.conf},
-		}))
-		theirs, err := os.ReadFile(filepath.Join(dir, name))
+		rc := l.etcds(t)
+		theirs, err := os.ReadFile(filepath.Join(etcdSnap(t, orderedV2Store(t, rc), l.bootState(t)), name))
 		require.NoError(t, err)
 		require.Equal(t, string(theirs), string(ours))
+	})
+}
+
+// etcdSnap returns the directory of a .snap file, with the saved v2 store, that
+// etcd wrote.
+func etcdSnap(t *testing.T, store []byte, s bootState) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, snap.New(zap.NewNop(), dir).SaveSnap(s.raftSnapshot(store)))
+	return dir
+}
+
+// v2StoreByID has etcd's v2 store hold the membership as etcd does, but with
+// the members in the order of their ids.
+func v2StoreByID(t *testing.T, rc *membership.RaftCluster) []byte {
+	t.Helper()
+	store := v2store.New(etcdserver.StoreClusterPrefix, etcdserver.StoreKeysPrefix)
+	membership.MembersFromStore(zap.NewNop(), store)
+	for _, m := range rc.Members() {
+		attrs, err := json.Marshal(m.RaftAttributes)
+		require.NoError(t, err)
+		key := path.Join(membership.MemberStoreKey(m.ID), "raftAttributes")
+		_, err = store.Create(key, false, string(attrs), false, v2store.TTLOptionSet{ExpireTime: v2store.Permanent})
+		require.NoError(t, err)
+	}
+	saved, err := store.SaveNoCopy()
+	require.NoError(t, err)
+	return saved
+}
+
+// etcd itself, where its order happens to be by id, has the same store.
+func TestReferenceStoreIsEtcds(t *testing.T) {
+	eachLayout(t, func(t *testing.T, l layout) {
+		require.Equal(t, string(orderedV2Store(t, l.etcds(t))), string(v2StoreByID(t, l.etcds(t))))
 	})
 }
 

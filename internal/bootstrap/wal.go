@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-
-	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -21,9 +17,11 @@ const (
 	SegmentSize = 64_000_000
 )
 
-// The record types of etcd's WAL.
+// recordType is the type of a record of etcd's WAL.
+type recordType uint64
+
 const (
-	metadataRecord int64 = iota + 1
+	metadataRecord recordType = iota + 1
 	entryRecord
 	stateRecord
 	crcRecord
@@ -40,22 +38,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func (c *Cluster) WriteWAL(w io.Writer) error {
 	enc := &walEncoder{w: w}
 	enc.record(crcRecord, nil)
-	enc.message(metadataRecord, c.metadata())
-	enc.message(snapshotRecord, &walpb.Snapshot{Index: proto.Uint64(0), Term: proto.Uint64(0)})
+	enc.record(metadataRecord, c.metadata())
+	enc.record(snapshotRecord, emptySnapshot())
 	for i := range c.members {
-		enc.message(entryRecord, &raftpb.Entry{
-			Type:  raftpb.EntryConfChange.Enum(),
-			Term:  proto.Uint64(c.Term()),
-			Index: proto.Uint64(uint64(i) + 1),
-			Data:  enc.marshal(c.confChange(i)),
-		})
+		enc.record(entryRecord, c.entry(i))
 	}
-	enc.message(stateRecord, c.hardState())
-	enc.message(snapshotRecord, &walpb.Snapshot{
-		Index:     proto.Uint64(c.Index()),
-		Term:      proto.Uint64(c.Term()),
-		ConfState: c.confState(),
-	})
+	enc.record(stateRecord, c.hardState())
+	enc.record(snapshotRecord, c.walSnapshot())
 	return enc.err
 }
 
@@ -66,24 +55,15 @@ type walEncoder struct {
 	err error
 }
 
-func (e *walEncoder) marshal(m proto.Message) []byte {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil && e.err == nil {
-		e.err = fmt.Errorf("encode %T: %w", m, err)
-	}
-	return data
-}
-
-func (e *walEncoder) message(typ int64, m proto.Message) {
-	e.record(typ, e.marshal(m))
-}
-
 // record writes one frame: a little-endian length field, the encoded record,
 // and zeros up to a multiple of 8 bytes. When there is padding, the top byte of
 // the length field has its top bit set and says how much.
-func (e *walEncoder) record(typ int64, data []byte) {
+func (e *walEncoder) record(typ recordType, data []byte) {
+	if e.err != nil {
+		return
+	}
 	e.crc = crc32.Update(e.crc, castagnoli, data)
-	rec := e.marshal(&walpb.Record{Type: proto.Int64(typ), Crc: proto.Uint32(e.crc), Data: data})
+	rec := walRecord(typ, e.crc, data)
 	pad := -len(rec) & 7
 	field := uint64(len(rec))
 	if pad > 0 {
@@ -92,9 +72,6 @@ func (e *walEncoder) record(typ int64, data []byte) {
 	frame := binary.LittleEndian.AppendUint64(make([]byte, 0, 8+len(rec)+pad), field)
 	frame = append(frame, rec...)
 	frame = frame[:len(frame)+pad]
-	if e.err != nil {
-		return
-	}
 	if _, err := e.w.Write(frame); err != nil {
 		e.err = fmt.Errorf("write WAL record: %w", err)
 	}

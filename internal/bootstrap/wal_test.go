@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -30,11 +31,15 @@ type bootState struct {
 
 func (l layout) bootState(t *testing.T) bootState {
 	t.Helper()
-	rc := l.etcds(t)
+	return bootStateOf(t, l.etcds(t), l.name)
+}
+
+func bootStateOf(t *testing.T, rc *membership.RaftCluster, name string) bootState {
+	t.Helper()
 	var s bootState
 	var err error
 	s.metadata, err = proto.Marshal(&etcdserverpb.Metadata{
-		NodeID:    proto.Uint64(uint64(rc.MemberByName(l.name).ID)),
+		NodeID:    proto.Uint64(uint64(rc.MemberByName(name).ID)),
 		ClusterID: proto.Uint64(uint64(rc.ID())),
 	})
 	require.NoError(t, err)
@@ -66,6 +71,13 @@ func (l layout) bootState(t *testing.T) bootState {
 
 func (s bootState) snapshot() *walpb.Snapshot {
 	return &walpb.Snapshot{Index: s.hard.Commit, Term: s.hard.Term, ConfState: s.conf}
+}
+
+func (s bootState) raftSnapshot(store []byte) *raftpb.Snapshot {
+	return &raftpb.Snapshot{
+		Data:     store,
+		Metadata: &raftpb.SnapshotMetadata{Index: s.hard.Commit, Term: s.hard.Term, ConfState: s.conf},
+	}
 }
 
 // etcdWAL returns the directory of a WAL that etcd wrote.
