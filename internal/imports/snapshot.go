@@ -1,0 +1,5 @@
+//go:build snapshot
+
+package main
+
+import _ "etcd.example/snapshot"
