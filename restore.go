@@ -53,6 +53,9 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // something that exists; with AllowEmptyDataDir it is followed too.
 func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err error) {
 	defer wrap("restore", cfg.SnapshotPath, &err)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	p, err := cfg.resolve(ctx, false)
 	if err != nil {
 		return err
@@ -84,6 +87,9 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 // after the Read that is under way.
 func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
 	defer wrap("restore", "", &err)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	p, err := cfg.resolve(ctx, true)
 	if err != nil {
 		return err

@@ -47,6 +47,9 @@ func (m *V3Manager) Status(dbPath string) (Status, error) {
 // On an error the Status is zero.
 func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status, err error) {
 	defer wrap("status", dbPath, &err)
+	if err := ctx.Err(); err != nil {
+		return Status{}, err
+	}
 	f, size, err := openDatabase(dbPath)
 	if err != nil {
 		return Status{}, err
@@ -77,6 +80,9 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 // matches both sentinels and says which page. On an error the Status is zero.
 func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err error) {
 	defer wrap("verify", dbPath, &err)
+	if err := ctx.Err(); err != nil {
+		return Status{}, err
+	}
 	f, size, err := openDatabase(dbPath)
 	if err != nil {
 		return Status{}, err
