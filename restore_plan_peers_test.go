@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -25,10 +26,17 @@ type nameServer struct {
 // nameServerAddr is where the resolver of this process asks, if it is set.
 var nameServerAddr atomic.Pointer[string]
 
+// deafNameServer has the resolver of this process ask one that takes no question.
+var deafNameServer atomic.Bool
+
 func init() {
 	net.DefaultResolver = &net.Resolver{
 		PreferGo: true,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if deafNameServer.Load() {
+				conn, _ := net.Pipe()
+				return conn, nil
+			}
 			var d net.Dialer
 			if ours := nameServerAddr.Load(); ours != nil {
 				return d.DialContext(ctx, "udp", *ours)
@@ -190,4 +198,18 @@ func TestResolvePeerURLCancelled(t *testing.T) {
 			require.Nil(t, p)
 		})
 	}
+}
+
+// A look-up that hangs ends after the time that [snapshot.RestoreConfig] states.
+// The clock is that of the bubble.
+func TestResolvePeerURLEndsAfterTenSeconds(t *testing.T) {
+	deafNameServer.Store(true)
+	defer deafNameServer.Store(false)
+	cfg := peerConfig(t, []string{"http://10.9.0.1:1"}, []string{"http://silent.test:1"})
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		_, err := snapshot.Resolve(t.Context(), cfg, false)
+		require.ErrorIs(t, err, snapshot.ErrConfig)
+		require.Equal(t, 10*time.Second, time.Since(start))
+	})
 }
