@@ -72,18 +72,23 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return fmt.Errorf("command: got %q, want save or restore", args[0])
 }
 
-// save works in a hidden directory, which is all that a kill can leave. A backup
-// is moved out of it when what is on disk has been read again and verified, and
-// only then are old ones removed.
+// save works in a hidden directory, which is all that a kill can leave: the next
+// save removes it. A backup is moved out of it when what is on disk has been read
+// again and verified, and only then are old ones removed.
 func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep int, say func(string, ...any)) (err error) {
-	now := time.Now().UTC().Format("20060102T150405.000000Z")
-	partial := filepath.Join(dir, ".partial-"+now)
-	if err := os.MkdirAll(partial, 0o700); err != nil {
+	leave, err := enter(dir)
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(partial)) }()
+	defer func() { err = errors.Join(err, leave()) }()
+	now := time.Now().UTC().Format("20060102T150405.000000Z")
+	work := filepath.Join(dir, partial+now)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
-	packed, err := os.OpenFile(filepath.Join(partial, "db.gz"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	packed, err := os.OpenFile(filepath.Join(work, "db.gz"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -96,7 +101,7 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 		return err
 	}
 
-	unpacked, err := os.Create(filepath.Join(partial, "db"))
+	unpacked, err := os.Create(filepath.Join(work, "db"))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,14 +44,22 @@ func savedThrice(t *testing.T) (dir string, names []string) {
 		require.Regexp(t, regexp.MustCompile(fmt.Sprintf(
 			`saved \d{8}T\d{6}\.\d{6}Z-rev%d\.db\.gz: \d+ bytes, SHA-256 [0-9a-f]{64}\n$`, i+2)), out)
 	}
-	names = snaptest.TreeList(t, dir)
-	require.Len(t, names, 2, "the newest two, and no partial file")
+	names = backups(t, dir)
+	require.Len(t, names, 2, "the newest two")
 	require.Contains(t, names[0], "-rev3.")
 	require.Contains(t, names[1], "-rev4.")
 	info, err := os.Stat(filepath.Join(dir, names[1]))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "passwords are in it")
 	return dir, names
+}
+
+// backups lists what is in dir beside the file that saves lock.
+func backups(t *testing.T, dir string) []string {
+	t.Helper()
+	names := snaptest.TreeList(t, dir)
+	require.Contains(t, names, ".lock")
+	return slices.DeleteFunc(names, func(name string) bool { return name == ".lock" })
 }
 
 func restoreArgs(dir, dataDir string) []string {
@@ -189,7 +198,7 @@ func TestInterrupted(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			require.ErrorIs(t, run(ctx, args, interrupter{phase, cancel}), context.Canceled)
-			require.Equal(t, names, snaptest.TreeList(t, dir), "the old ones, and no partial file")
+			require.Equal(t, names, backups(t, dir), "the old ones, and no partial file")
 			require.Empty(t, snaptest.TreeList(t, target))
 		})
 	}
@@ -201,7 +210,7 @@ func TestSaveFails(t *testing.T) {
 	defer cancel()
 	args := []string{"save", "-endpoint", snaptest.FreePeerURLs(t, 1)[0], "-dir", dir}
 	require.ErrorIs(t, run(ctx, args, &bytes.Buffer{}), context.DeadlineExceeded)
-	require.Empty(t, snaptest.TreeList(t, dir), "no partial file")
+	require.Empty(t, backups(t, dir), "no partial file")
 
 	// An old backup that cannot be removed is told; the new one stays, and so
 	// does what is none.
@@ -211,7 +220,7 @@ func TestSaveFails(t *testing.T) {
 	out, err := backup("save", "-endpoint", snaptest.Start(t).Endpoint(), "-dir", dir, "-keep", "1")
 	require.ErrorContains(t, err, "remove "+stuck)
 	require.Contains(t, out, "saved ")
-	require.Len(t, snaptest.TreeList(t, dir), 4)
+	require.Len(t, backups(t, dir), 4)
 
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
