@@ -27,8 +27,9 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // agree on all ids and form one cluster. The snapshot file is only read.
 //
 // The outcome is absent or complete. On nil, every file and directory is on
-// disk, the directories above that had to be made included; directories have
-// permissions 0700, files 0600. On any error nothing is left. When the process
+// disk, the directories above that had to be made included; directories that it
+// creates have permissions 0700, files 0600, and an existing data directory keeps
+// its own. On any error nothing is left. When the process
 // is killed or the power fails there is either the complete data directory or
 // none; the same call made again removes what the killed one left, there is
 // nothing to clean up by hand. Calls at the same time for one directory exclude
@@ -84,7 +85,9 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 // [ErrChecksum]; an error of r ends the restore and is found with [errors.Is]. A
 // RevisionBump with no room for it is [ErrConfig] after r has been read.
 // A Read that blocks cannot be cancelled: when ctx ends, RestoreFrom returns
-// after the Read that is under way.
+// after the Read that is under way. r is read on the calling goroutine. 100 Reads
+// in a row that return neither a byte nor an error are [io.ErrNoProgress]. When r
+// panics, so does RestoreFrom, and nothing is left.
 func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
 	defer wrap("restore", "", &err)
 	if err := ctx.Err(); err != nil {

@@ -55,12 +55,13 @@ type RestoreConfig struct {
 	MarkCompacted bool
 
 	// AllowEmptyDataDir accepts an OutputDataDir that exists and holds nothing
-	// but, possibly, "lost+found": a freshly mounted volume.
+	// but, possibly, "lost+found": a freshly mounted volume. It keeps its
+	// permissions.
 	AllowEmptyDataDir bool
 
 	// DropAlarms drops the alarms that are in the snapshot. It is off by
-	// default, and the restored cluster then has them too: one of a member that
-	// no longer exists goes on blocking writes (NOSPACE), or reads as well
-	// (CORRUPT), until it is disarmed.
+	// default, and the restored cluster then has them until they are disarmed:
+	// NOSPACE refuses puts and new leases, CORRUPT all writes and new leases.
+	// Neither refuses reads.
 	DropAlarms bool
 }

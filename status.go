@@ -73,7 +73,8 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 // of its database, the structure of the database is sound, and every record of
 // the key space decodes, with revisions that rise and agree with their records.
 // The digest and the walk over the pages run side by side; the cost is close to
-// that of SHA-256 alone.
+// that of SHA-256 alone. Afterwards the file is in the page cache, also one that a
+// Save has just left out of it.
 //
 // Errors are those of [V3Manager.StatusContext], and [ErrNoTrailer] or
 // [ErrChecksum]. Where both the digest and the structure are wrong the error
