@@ -1,6 +1,9 @@
 package snapshot_test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,4 +86,69 @@ func acrossVersions(page []byte) (rows []string) {
 		}
 	}
 	return rows
+}
+
+// What the README tells to call and to use is there.
+func TestReadmeNames(t *testing.T) {
+	exported := exportedNames(t)
+	require.True(t, exported["NewV3"] && exported["SaveTo"] && exported["AllowEmptyDataDir"])
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, migration, found := strings.Cut(string(readme), "\n## Migration\n")
+	require.True(t, found)
+	span, name := regexp.MustCompile("`[^`]*`"), regexp.MustCompile(`\b(?:snapshot\.|m\.)?([A-Z]\w*)`)
+	n := 0
+	for line := range strings.Lines(migration) {
+		there, here, found := strings.Cut(strings.Trim(line, "|\n "), " | ")
+		if strings.HasPrefix(line, "### What differs") {
+			break
+		}
+		if !found || strings.Contains(there, "import ") {
+			continue
+		}
+		if strings.HasPrefix(here, "the same") {
+			here = there + here
+		}
+		for _, code := range span.FindAllString(here, -1) {
+			for _, m := range name.FindAllStringSubmatch(code, -1) {
+				require.True(t, exported[m[1]], "%s in: %s", m[1], line)
+				n++
+			}
+		}
+	}
+	require.Greater(t, n, 10)
+}
+
+// exportedNames are those of the package, its methods and its fields.
+func exportedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				names[n.Name.Name] = true
+				return false
+			case *ast.TypeSpec:
+				names[n.Name.Name] = true
+			case *ast.ValueSpec:
+				for _, name := range n.Names {
+					names[name.Name] = true
+				}
+			case *ast.Field:
+				for _, name := range n.Names {
+					names[name.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	return names
 }

@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,10 +36,10 @@ func TestRestoredAlarms(t *testing.T) {
 	for alarm, tt := range map[etcdserverpb.AlarmType]struct {
 		refusal           error
 		refuses, accepted []clientv3.Op
-		revokes           bool
+		corrupt           bool
 	}{
-		etcdserverpb.AlarmType_NOSPACE: {rpctypes.ErrNoSpace, []clientv3.Op{put}, []clientv3.Op{get, del}, true},
-		etcdserverpb.AlarmType_CORRUPT: {rpctypes.ErrCorrupt, []clientv3.Op{put, del}, []clientv3.Op{get}, false},
+		etcdserverpb.AlarmType_NOSPACE: {rpctypes.ErrNoSpace, []clientv3.Op{put}, []clientv3.Op{get, del}, false},
+		etcdserverpb.AlarmType_CORRUPT: {rpctypes.ErrCorrupt, []clientv3.Op{put, del}, []clientv3.Op{get}, true},
 	} {
 		t.Run(alarm.String(), func(t *testing.T) {
 			const lease = 7
@@ -65,7 +66,9 @@ func TestRestoredAlarms(t *testing.T) {
 			_, err = cli.Grant(t.Context(), 100)
 			require.ErrorIs(t, err, tt.refusal)
 			_, err = cli.Revoke(t.Context(), lease)
-			require.Equal(t, tt.revokes, err == nil, "%v", err)
+			require.Equal(t, tt.corrupt, errors.Is(err, rpctypes.ErrCorrupt), "%v", err)
+			_, err = cli.Compact(t.Context(), 2)
+			require.Equal(t, tt.corrupt, errors.Is(err, rpctypes.ErrCorrupt), "%v", err)
 
 			cli = boot(t, path, func(cfg *snapshot.RestoreConfig) { cfg.DropAlarms = true }).Client()
 			_, err = cli.Do(t.Context(), put)
