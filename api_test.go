@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"etcd.example/snapshot"
 )
@@ -102,6 +104,50 @@ func TestError(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "snapshot: status /does/not/exist: ")
 	require.Equal(t, "snapshot: save: x", (&snapshot.Error{Op: "save", Err: errors.New("x")}).Error())
+}
+
+// An error names the call and the snapshot file that it was given.
+func TestErrorOfEachCall(t *testing.T) {
+	dir := t.TempDir()
+	missing, data := filepath.Join(dir, "missing"), filepath.Join(dir, "data")
+	core, logged := observer.New(zap.DebugLevel)
+	m := snapshot.New(snapshot.WithLogger(zap.New(core)))
+	_, status := m.Status(missing)
+	_, verify := m.Verify(t.Context(), missing)
+	_, saveTo := m.SaveTo(t.Context(), clientv3.Config{}, io.Discard)
+	for _, tt := range []struct {
+		op, path string
+		err      error
+	}{
+		{"status", missing, status},
+		{"verify", missing, verify},
+		{"restore", missing, m.Restore(config(missing, data))},
+		{"restore", "", m.Restore(snapshot.RestoreConfig{})},
+		{"restore", "", m.RestoreFrom(t.Context(), bytes.NewReader(nil), config("", data))},
+		{"save", missing, m.Save(t.Context(), clientv3.Config{}, missing)},
+		{"save", "", saveTo},
+	} {
+		var e *snapshot.Error
+		require.ErrorAs(t, tt.err, &e)
+		require.Equal(t, tt.op, e.Op)
+		require.Equal(t, tt.path, e.Path)
+		require.NotErrorAs(t, e.Err, &e, "wrapped once")
+	}
+	for _, entry := range logged.All() {
+		require.Equal(t, zap.InfoLevel, entry.Level, "an error is returned and not logged: %v", entry)
+	}
+}
+
+// A restore logs to the logger of its manager what it does and what it has done.
+func TestRestoreLogs(t *testing.T) {
+	core, logged := observer.New(zap.DebugLevel)
+	cfg := config(write(t), filepath.Join(t.TempDir(), "data"))
+	require.NoError(t, snapshot.NewV3(zap.New(core)).Restore(cfg))
+	for _, message := range []string{"restoring snapshot", "restored snapshot"} {
+		entries := logged.FilterMessage(message).All()
+		require.Len(t, entries, 1, message)
+		require.Equal(t, cfg.OutputDataDir, entries[0].ContextMap()["data-dir"])
+	}
 }
 
 func TestNilLoggerIsSilent(t *testing.T) {
