@@ -1,4 +1,4 @@
-//go:build !windows && (!unix || solaris || aix)
+//go:build !windows && !unix
 
 package boltfile
 
@@ -6,6 +6,4 @@ import "os"
 
 const openNonblock = 0
 
-// Without flock the file is read unlocked; a change under the reader is found
-// as corruption at worst.
 func lockShared(*os.File) error { return nil }

@@ -1,29 +1,28 @@
-//go:build unix && !solaris && !aix
+//go:build unix
 
 package boltfile
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"etcd.example/snapshot/internal/flock"
 )
 
 // A fifo must not be waited for.
 const openNonblock = unix.O_NONBLOCK
 
+// lockShared does without a lock where there are none: no etcd can hold one
+// either, and a change under the reader is found as corruption at worst.
 func lockShared(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	err := flock.TryShared(f)
 	switch {
-	case errors.Is(err, unix.EINTR):
-		return lockShared(f)
-	case errors.Is(err, unix.EWOULDBLOCK):
+	case errors.Is(err, flock.ErrHeld):
 		return ErrLocked
-	case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS):
-		return nil // a file system without locks: no etcd can hold one either
-	case err != nil:
-		return fmt.Errorf("lock: %w", err)
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
 	}
-	return nil
+	return err
 }

@@ -1,0 +1,17 @@
+//go:build !unix || solaris || aix
+
+package flock
+
+import (
+	"errors"
+	"os"
+)
+
+// TryExclusive is [errors.ErrUnsupported].
+func TryExclusive(*os.File) error { return errors.ErrUnsupported }
+
+// TryShared is [errors.ErrUnsupported].
+func TryShared(*os.File) error { return errors.ErrUnsupported }
+
+// Unlock does nothing.
+func Unlock(*os.File) error { return nil }
