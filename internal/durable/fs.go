@@ -29,8 +29,14 @@ type File interface {
 // function of the same name in package os does. Implementations are safe for
 // concurrent use.
 type FS interface {
+	// OpenFile is [os.OpenFile], except that a file made with os.O_CREATE has
+	// exactly the permissions perm, whatever the umask, where the file system
+	// keeps them.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
+
+	// Mkdir is [os.Mkdir], with the permissions perm in the same way.
 	Mkdir(name string, perm fs.FileMode) error
+
 	Link(oldname, newname string) error
 	Rename(oldpath, newpath string) error
 	Remove(name string) error
@@ -99,10 +105,30 @@ func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	if err != nil {
 		return nil, err // not a nil *os.File in an interface
 	}
+	if flag&os.O_CREATE == 0 {
+		return f, nil
+	}
+	if err := setFileMode(f, perm); err != nil {
+		err = errors.Join(err, f.Close())
+		if flag&os.O_EXCL != 0 {
+			err = errors.Join(err, os.Remove(name))
+		}
+		return nil, err
+	}
 	return f, nil
 }
 
-func (osFS) Mkdir(name string, perm fs.FileMode) error  { return os.Mkdir(name, perm) }
+func (osFS) Mkdir(name string, perm fs.FileMode) error {
+	err := os.Mkdir(name, perm)
+	if err != nil {
+		return err
+	}
+	if err := setDirMode(name, perm); err != nil {
+		return errors.Join(err, ignoreNotExist(os.Remove(name)))
+	}
+	return nil
+}
+
 func (osFS) Link(oldname, newname string) error         { return os.Link(oldname, newname) }
 func (osFS) Rename(oldpath, newpath string) error       { return os.Rename(oldpath, newpath) }
 func (osFS) Remove(name string) error                   { return os.Remove(name) }

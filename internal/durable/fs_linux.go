@@ -23,6 +23,21 @@ func renameNoReplace(oldpath, newpath string) error {
 	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
 }
 
+// chmodNoFollow is what the C library makes of fchmodat(2) where the kernel, up
+// to 6.5, cannot leave symbolic links alone.
+func chmodNoFollow(name string, mode uint32) error {
+	err := unix.Fchmodat(unix.AT_FDCWD, name, mode, unix.AT_SYMLINK_NOFOLLOW)
+	if err != unix.EOPNOTSUPP && err != unix.EPERM { // which a sandbox says as well
+		return err
+	}
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }() // nothing was written
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
+}
+
 func freeSpace(name string) (int64, error) {
 	var st unix.Statfs_t
 	err := retryEINTR(func() error { return unix.Statfs(name, &st) })

@@ -19,11 +19,52 @@ func (osFS) SyncDir(name string) error {
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
+	return errors.Join(ignoreNoSync(d.Sync()), d.Close())
+}
+
+// ignoreNoSync makes nothing of the answer of a file system that cannot sync a
+// directory.
+func ignoreNoSync(err error) error {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil // this file system cannot sync a directory
+		return nil
 	}
-	return errors.Join(err, d.Close())
+	return err
+}
+
+// setFileMode gives a file that was just made the permissions that the umask has
+// withheld.
+func setFileMode(f *os.File, perm fs.FileMode) error {
+	info, err := f.Stat()
+	if err != nil || info.Mode().Perm() == perm {
+		return err
+	}
+	return ignoreNoModes(f.Chmod(perm))
+}
+
+// setDirMode is setFileMode for a directory, which need not be readable.
+func setDirMode(name string, perm fs.FileMode) error {
+	info, err := os.Lstat(name)
+	if err != nil || !info.IsDir() || info.Mode().Perm() == perm {
+		return err
+	}
+	mode := uint32(perm)
+	if info.Mode()&fs.ModeSetgid != 0 { // from above
+		mode |= unix.S_ISGID
+	}
+	err = retryEINTR(func() error { return chmodNoFollow(name, mode) })
+	if err = ignoreNoModes(err); err != nil {
+		return &fs.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	return nil
+}
+
+// ignoreNoModes makes nothing of the answer of a file system that keeps no
+// permissions, or other ones.
+func ignoreNoModes(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 func retryEINTR(fn func() error) error {

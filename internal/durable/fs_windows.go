@@ -26,6 +26,9 @@ func freeSpace(name string) (int64, error) {
 	return saturate(avail, 1), nil
 }
 
+// ignoreNoSync: see SyncDir.
+func ignoreNoSync(err error) error { return err }
+
 // SyncDir does nothing: Windows has no such call, and NTFS journals renames.
 func (osFS) SyncDir(string) error { return nil }
 
@@ -47,6 +50,11 @@ func tryLock(f *os.File) error {
 
 // unlock leaves it to closing: processes that are started get no copies.
 func unlock(*os.File) error { return nil }
+
+// setFileMode and setDirMode: there is no umask.
+func setFileMode(*os.File, fs.FileMode) error { return nil }
+
+func setDirMode(string, fs.FileMode) error { return nil }
 
 func retryEINTR(fn func() error) error { return fn() }
 

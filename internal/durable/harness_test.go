@@ -218,3 +218,11 @@ func golden(t *testing.T, name string, rec *durabletest.Recorder, root string) {
 func wrap(hooks ...durabletest.Hook) *durabletest.FS {
 	return durabletest.Wrap(durable.OS, hooks...).NoSync()
 }
+
+// saveAndPublish makes a file and directories below root.
+func saveAndPublish(root string) error {
+	if err := save(durable.OS, filepath.Join(root, "db"), "new"); err != nil {
+		return err
+	}
+	return publish(durable.OS, layout{dir: "srv/data", wal: "log/wal"}.config(root))
+}

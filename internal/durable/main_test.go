@@ -3,6 +3,7 @@ package durable_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"etcd.example/snapshot/internal/durable"
@@ -58,6 +59,15 @@ func child(role string, args []string) error {
 			return err
 		}
 		if err := fill(durable.OS, target); err != nil {
+			return err
+		}
+	case "umask":
+		mask, err := strconv.ParseInt(args[0], 8, 32)
+		if err != nil {
+			return err
+		}
+		setUmask(int(mask))
+		if err := saveAndPublish(args[1]); err != nil {
 			return err
 		}
 	default:

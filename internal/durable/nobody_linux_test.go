@@ -30,6 +30,9 @@ func asNobody(what, path string) {
 	case err != nil:
 	case what == "file":
 		err = save(durable.OS, path, "new")
+	case what == "umask":
+		syscall.Umask(0o777)
+		err = saveAndPublish(path)
 	case what == "late file":
 		err = save(&lateFS{FS: durable.OS, path: path}, path, "new")
 	default:
@@ -111,4 +114,12 @@ func TestTargetInUnreadableDirectory(t *testing.T) {
 	root := dirForNobody(t, 0o333)
 	require.Contains(t, nobodySays(t, "target", filepath.Join(root, "data")), "permission denied")
 	require.Empty(t, list(t, root))
+}
+
+// Whoever is not root can do nothing in a directory without permissions.
+func TestUmaskOfAnotherUser(t *testing.T) {
+	root := dirForNobody(t, 0o700)
+	require.NoError(t, os.Chown(root, nobody, nobody))
+	require.Equal(t, "<nil>\n", nobodySays(t, "umask", root))
+	requireSavedAndPublished(t, root)
 }
