@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,12 +83,54 @@ func ownsEither(a, b fs.FileInfo) bool {
 	return self == 0 || owner(a) == self || owner(b) == self
 }
 
-// foreign says whether a directory found in parent may be another user's doing,
-// who could change what is in it: others can write to parent, and it is not this
-// process's own.
-func foreign(parent, dir fs.FileInfo) bool {
-	const others = 0o022
-	return parent.Mode()&others != 0 && (owner(dir) != os.Geteuid() || dir.Mode()&others != 0)
+// others are the bits of those who may write besides the owner.
+const others = 0o022
+
+// isForeign says whether a directory found at path may be another user's doing,
+// who could change what is in it: others can write to parent, and the directory
+// is not like one that this process makes.
+func isForeign(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
+	switch {
+	case parent.Mode()&others == 0:
+		return false, nil
+	case !sameDevice(parent, dir): // somebody has mounted it
+		return true, nil
+	case owner(dir) == os.Geteuid() && dir.Mode()&others == 0:
+		return false, nil
+	}
+	// Or everything looks like that here, whoever makes it.
+	own, err := probe(fsys, path)
+	if errors.Is(err, fs.ErrPermission) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	keepsModes := own.Mode().Perm()&^probePerm == 0
+	return owner(dir) != owner(own) || keepsModes && dir.Mode()&others != 0, nil
+}
+
+// probePerm is what the owner of few files has, and no file on a file system
+// without modes.
+const probePerm = 0o200
+
+// probe makes a file in dir, removes it, and returns what it looked like. Others
+// who can write to dir may rename or replace the file, but cannot change what its
+// descriptor shows; and its name is one that recover clears away.
+func probe(fsys FS, dir string) (info fs.FileInfo, err error) {
+	name := filepath.Join(dir, trashPrefix+randomName())
+	f, err := fsys.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, probePerm)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		rerr := ignoreNotExist(fsys.Remove(name))
+		if rerr != nil { // nobody else will try before the next call
+			rerr = errors.Join(rerr, ignoreNotExist(fsys.Remove(name)))
+		}
+		err = errors.Join(err, rerr, f.Close())
+	}()
+	return f.Stat()
 }
 
 // owner is the user whose file it is, or this one where that is not told.

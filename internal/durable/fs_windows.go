@@ -63,7 +63,7 @@ func ownsEither(_, _ fs.FileInfo) bool { return true }
 
 func sameDevice(_, _ fs.FileInfo) bool { return false }
 
-// foreign: permissions are not looked at.
-func foreign(_, _ fs.FileInfo) bool { return false }
+// isForeign: permissions are not looked at.
+func isForeign(FS, string, fs.FileInfo, fs.FileInfo) (bool, error) { return false, nil }
 
 func isNotLinkable(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }

@@ -21,18 +21,6 @@ const (
 // errNotOurs: the name of the lock directory is taken.
 var errNotOurs = errors.New("needed for staging, but somebody else's")
 
-// errRetry: a concurrent call removed what was just found. Start again.
-var errRetry = errors.New("changed by a concurrent call")
-
-// retryIfGone makes errRetry of an error that says that something is not there
-// any more.
-func retryIfGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return errRetry
-	}
-	return err
-}
-
 // lockDir is the directory in which one target is staged. Whoever has locked
 // the file "lock" in it owns all of it; the lock ends with the process.
 type lockDir struct {
@@ -40,62 +28,76 @@ type lockDir struct {
 	path string
 	f    File // the lock file; nil once closed
 	free bool // the lock file is removed: the directory may be another's
+	// lockless: there are no locks here. The directory belongs to the call that
+	// made it, until that removes it.
+	lockless bool
 }
 
 // acquire makes and locks a lock directory. What it holds already is what a
-// killed call left. It is ErrInUse if somebody has locked it, and errRetry if
-// its parent is gone.
+// killed call left. It is ErrInUse if somebody has locked it, and a retryError
+// if its parent is gone.
 func acquire(fsys FS, path string) (*lockDir, error) {
+	var last *retryError
 	for range maxAttempts {
 		l, err := tryAcquire(fsys, path)
-		if !errors.Is(err, errRetry) {
+		if !errors.As(err, &last) {
 			return l, err
 		}
 		if _, err := fsys.Lstat(filepath.Dir(path)); err != nil {
 			return nil, retryIfGone(err)
 		}
 	}
-	return nil, fmt.Errorf("lock %s: %w %d times", path, errRetry, maxAttempts)
+	return nil, last.giveUp()
 }
 
 func tryAcquire(fsys FS, path string) (*lockDir, error) {
 	err := fsys.Mkdir(path, dirPerm)
 	made := err == nil
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, errRetry
 	case errors.Is(err, fs.ErrExist):
 		if err := isOurs(fsys, path); err != nil {
 			return nil, err
 		}
 	case err != nil:
-		return nil, err
+		return nil, retryIfGone(err)
 	}
 
 	l := &lockDir{fsys: fsys, path: path}
-	f, err := fsys.OpenFile(l.join(lockName), os.O_RDWR|os.O_CREATE, filePerm)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errRetry
-	}
+	fresh, err := l.open()
 	if err != nil {
 		if made {
 			err = errors.Join(err, removeIfEmpty(fsys, path))
 		}
 		return nil, err
 	}
-	l.f = f
 	err = l.lock(made)
 	switch {
 	case err == nil:
 		return l, nil
-	case errors.Is(err, ErrInUse), errors.Is(err, errRetry):
-		return nil, errors.Join(err, l.close())
+	case errors.Is(err, ErrInUse), isRetry(err):
+		err = errors.Join(err, l.close())
+		if l.lockless && fresh { // not ours, but in the way of its owner
+			err = errors.Join(err, ignoreNotExist(fsys.Remove(l.join(lockName))))
+		}
+		return nil, err
 	}
 	// The lock file may be removed by its owner only.
 	if l.lock(made) == nil {
 		return nil, errors.Join(err, l.release(), l.close())
 	}
 	return nil, errors.Join(err, l.close())
+}
+
+// open opens the lock file, and says whether it had to make it.
+func (l *lockDir) open() (fresh bool, err error) {
+	name := l.join(lockName)
+	if l.f, err = l.fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm); err == nil {
+		return true, nil
+	}
+	if errors.Is(err, fs.ErrExist) {
+		l.f, err = l.fsys.OpenFile(name, os.O_RDWR, 0)
+	}
+	return false, retryIfGone(err)
 }
 
 func (l *lockDir) join(name string) string { return filepath.Join(l.path, name) }
@@ -106,20 +108,21 @@ func (l *lockDir) lock(made bool) error {
 	err := l.fsys.TryLock(l.f)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
+		l.lockless = true
 		if !made {
 			return fmt.Errorf("%s exists and its file system has no locks; remove it if nothing is at work there: %w", l.path, ErrInUse)
 		}
+		return nil
 	case errors.Is(err, ErrInUse):
 		return fmt.Errorf("%s: %w", l.path, ErrInUse)
 	case err != nil:
 		return err
 	}
-	if err := stillNamed(l.fsys, l.f, l.join(lockName)); errors.Is(err, ErrInUse) {
-		return errRetry // its owner removed it, done
-	} else if err != nil {
-		return err
+	err = stillNamed(l.fsys, l.f, l.join(lockName))
+	if errors.Is(err, ErrInUse) { // its owner removed it, done
+		return &retryError{fmt.Errorf("%s was removed or replaced before it was locked", l.join(lockName))}
 	}
-	return nil
+	return err
 }
 
 // isOurs returns an error unless path is a directory that no other user can have
@@ -136,7 +139,9 @@ func isOurs(fsys FS, path string) error {
 	if err != nil {
 		return retryIfGone(err)
 	}
-	if foreign(parent, info) {
+	if foreign, err := isForeign(fsys, path, parent, info); err != nil {
+		return retryIfGone(err)
+	} else if foreign {
 		return fmt.Errorf("%s: %w: another user can write to it", path, errNotOurs)
 	}
 	entries, err := fsys.ReadDir(path)
@@ -203,7 +208,25 @@ func (l *lockDir) release() error {
 	if err := l.close(); err != nil {
 		return err
 	}
+	if l.lockless {
+		return l.removeLockless()
+	}
 	return removeIfEmpty(l.fsys, l.path)
+}
+
+// removeLockless removes the directory. Other calls, which find out only in it
+// that there are no locks, may put a lock file there meanwhile.
+func (l *lockDir) removeLockless() error {
+	for range maxAttempts {
+		err := l.fsys.Remove(l.path)
+		if !errors.Is(err, fs.ErrExist) {
+			return ignoreNotExist(err)
+		}
+		if err := l.fsys.Remove(l.join(lockName)); ignoreNotExist(err) != nil {
+			return err
+		}
+	}
+	return nil // something else is in it
 }
 
 func (l *lockDir) close() error {
@@ -234,13 +257,14 @@ func (l *lockDir) trash(name string) error {
 // moveIn renames name to bin in the lock directory, which it makes anew if the
 // lock is released already.
 func (l *lockDir) moveIn(name, bin string) error {
+	var err error
 	for range maxAttempts {
 		if err := l.fsys.Mkdir(l.path, dirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		if err := l.fsys.Rename(name, bin); !errors.Is(err, fs.ErrNotExist) {
+		if err = l.fsys.Rename(name, bin); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return fmt.Errorf("move %s to %s: %w %d times", name, bin, errRetry, maxAttempts)
+	return (&retryError{err}).giveUp()
 }

@@ -108,17 +108,17 @@ func resolveParent(fsys FS, path string) (string, error) {
 		return path, nil // the root of a file system
 	}
 	for {
-		real, err := fsys.EvalSymlinks(dir)
-		if err == nil {
+		real, notFound := fsys.EvalSymlinks(dir)
+		if notFound == nil {
 			return filepath.Join(real, rest), nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return "", err
+		if !errors.Is(notFound, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return "", notFound
 		}
 		info, err := fsys.Lstat(dir)
 		if err == nil {
 			if info.Mode()&fs.ModeSymlink == 0 {
-				return "", errRetry // made meanwhile
+				return "", &retryError{notFound} // made meanwhile
 			}
 			return "", fmt.Errorf("%s is a symbolic link to nowhere: %w", dir, fs.ErrNotExist)
 		}

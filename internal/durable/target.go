@@ -66,14 +66,15 @@ type Target struct {
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
 // ErrInUse at once if another call is at work on either, ErrNested if the two
 // overlap, and errors of the file system. After an error nothing new is left.
+	var last *retryError
 func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 	for range maxAttempts {
 		t, err := open(fsys, cfg)
-		if !errors.Is(err, errRetry) {
+		if !errors.As(err, &last) {
 			return t, err
 		}
 	}
-	return nil, fmt.Errorf("%s: %w %d times", cfg.Dir, errRetry, maxAttempts)
+	return nil, last.giveUp()
 }
 
 func open(fsys FS, cfg TargetConfig) (*Target, error) {
@@ -232,7 +233,7 @@ func (t *Target) checkFreeLocked() error {
 	if !t.into {
 		there, err := exists(t.fsys, t.dir)
 		if err == nil && there {
-			err = errRetry
+			err = &retryError{fmt.Errorf("%s appears and disappears", t.dir)}
 		}
 		return err
 	}

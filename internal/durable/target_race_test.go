@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/durable/durabletest"
 )
 
 func TestTargetMadeMeanwhile(t *testing.T) {
@@ -186,3 +187,56 @@ func TestTargetWithoutLocks(t *testing.T) {
 		})
 	}
 }
+
+// Where there are no locks, a call finds that out only in the directory of
+// another one. It may not leave there what the other then cannot remove.
+func TestTargetWithoutLocksMeanwhile(t *testing.T) {
+	for _, l := range layouts {
+		for _, kind := range []string{"create", "mkdir", "remove", "unlock"} {
+			t.Run(l.name+"/"+kind, func(t *testing.T) {
+				root := l.prepare(t)
+				before := list(t, root)
+				cfg := l.config(root)
+				meanwhile := func() {
+					err := publish(without{FS: wrap(), lock: errors.ErrUnsupported}, cfg)
+					require.True(t, errors.Is(err, durable.ErrInUse) || errors.Is(err, durable.ErrExists), "%v", err)
+				}
+				busy := false
+				fsys := without{lock: errors.ErrUnsupported, FS: wrap(hookFunc(func(op durabletest.Op) error {
+					ours := strings.HasSuffix(filepath.Dir(op.Path), intoLock) || strings.HasSuffix(op.Path, intoLock)
+					if _, err := os.Lstat(op.Path); op.Kind == kind && ours && !busy && (kind != "mkdir" || err == nil) {
+						busy = true
+						meanwhile()
+						busy = false
+					}
+					return nil
+				}))}
+				target, err := durable.Open(fsys, cfg)
+				require.NoError(t, err)
+				require.NoError(t, target.Cleanup())
+				require.Equal(t, before, list(t, root))
+				require.NoError(t, publish(fsys, cfg))
+				require.Equal(t, l.complete(), list(t, root))
+			})
+		}
+		t.Run(l.name+"/half way", func(t *testing.T) {
+			root := l.prepare(t)
+			before := list(t, root)
+			made := map[string]bool{} // what another call is about to remove again
+			fsys := without{lock: errors.ErrUnsupported, FS: wrap(hookFunc(func(op durabletest.Op) error {
+				if op.Kind == "remove" && strings.HasSuffix(op.Path, intoLock) && !made[op.Path] {
+					made[op.Path] = true
+					return os.WriteFile(filepath.Join(op.Path, "lock"), nil, 0o600)
+				}
+				return nil
+			}))}
+			target, err := durable.Open(fsys, l.config(root))
+			require.NoError(t, err)
+			require.NoError(t, target.Cleanup())
+			require.NotEmpty(t, made)
+			require.Equal(t, before, list(t, root))
+		})
+	}
+}
+
+const intoLock = ".restore"
