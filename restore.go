@@ -126,7 +126,7 @@ func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, co
 		return err
 	}
 
-	staged := stagingFor(m.fs, p, target)
+	staged := stagingFor(target.FS(), p, target)
 	if err := staged.makeDirs(); err != nil {
 		return fmt.Errorf("make directories: %w", err)
 	}

@@ -123,7 +123,7 @@ func (t *Target) leave() error {
 			return err
 		}
 	}
-	return nil
+	return t.fsys.drop()
 }
 
 // locks are the lock directories that are held, in the order of publication.
@@ -159,7 +159,7 @@ func (t *Target) Cleanup() error {
 		}
 		errs = append(errs, l.release(), l.close())
 	}
-	errs = append(errs, removeCreated(t.fsys, t.created))
+	errs = append(errs, t.fsys.drop(), removeCreated(t.fsys, t.created))
 	return errors.Join(errs...)
 }
 

@@ -11,7 +11,7 @@ import (
 // StagedFile is a file that is written beside the path at which Commit makes it
 // appear. It is not safe for concurrent use.
 type StagedFile struct {
-	fsys FS
+	fsys *reserve
 	f    File
 	path string // where it is published
 	temp string // where it is staged
@@ -40,20 +40,22 @@ func CreateFile(fsys FS, path string) (*StagedFile, error) {
 	if err := removeStale(fsys, path); err != nil {
 		return nil, fmt.Errorf("remove stale temporaries: %w", err)
 	}
-	for range maxAttempts {
-		s, err := stageFile(fsys, path)
-		if err == nil {
-			return s, nil
-		}
-		// Somebody who removes stale files took it for one before it was locked.
-		if !errors.Is(err, ErrInUse) && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
+	held := &reserve{FS: fsys}
+	if err := held.hold(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s: no temporary file after %d attempts", path, maxAttempts)
+	s, err := stageFile(held, path)
+	// Somebody who removes stale files took it for one before it was locked.
+	for n := 1; n < maxAttempts && (errors.Is(err, ErrInUse) || errors.Is(err, fs.ErrExist)); n++ {
+		s, err = stageFile(held, path)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make temporary file: %w", err), held.drop())
+	}
+	return s, nil
 }
 
-func stageFile(fsys FS, path string) (*StagedFile, error) {
+func stageFile(fsys *reserve, path string) (*StagedFile, error) {
 	temp := tempName(path)
 	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
@@ -67,7 +69,7 @@ func stageFile(fsys FS, path string) (*StagedFile, error) {
 		err = stillNamed(fsys, f, temp)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.Cleanup())
+		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil
 }
@@ -129,7 +131,7 @@ func (s *StagedFile) Commit() error {
 		return errors.Join(err, old.forget(s.fsys))
 	}
 	s.done = true
-	err = errors.Join(s.close(), s.fsys.SyncDir(filepath.Dir(s.path)))
+	err = errors.Join(s.close(), s.fsys.SyncDir(filepath.Dir(s.path)), s.fsys.drop())
 	if err == nil {
 		// That the second name goes need not be synced: should it come back,
 		// it is a stale temporary.
@@ -221,6 +223,10 @@ func (s *StagedFile) Cleanup() error {
 		return nil
 	}
 	s.done = true
+	return errors.Join(s.remove(), s.fsys.drop())
+}
+
+func (s *StagedFile) remove() error {
 	if openFilesAreBusy {
 		return errors.Join(s.close(), ignoreNotExist(s.fsys.Remove(s.temp)))
 	}

@@ -164,7 +164,7 @@ func TestFileTemporaryOfAnotherUser(t *testing.T) {
 	stale := ".db.0123456789abcdef.part"
 	require.NoError(t, os.WriteFile(filepath.Join(root, stale), nil, 0o600))
 	denied := hookFunc(func(op durabletest.Op) error {
-		if op.Kind == "open" {
+		if op.Kind == "open" && filepath.Base(op.Path) == stale {
 			return fs.ErrPermission
 		}
 		return nil

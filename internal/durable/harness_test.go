@@ -125,7 +125,7 @@ func publish(fsys durable.FS, cfg durable.TargetConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Cleanup()) }()
-	if err := fill(fsys, target); err != nil {
+	if err := fill(target.FS(), target); err != nil {
 		return err
 	}
 	return target.Commit()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -31,7 +30,7 @@ type TargetConfig struct {
 // by Cleanup unless Commit has published it. Its methods are not safe for
 // concurrent use; the trees may be written to concurrently.
 type Target struct {
-	fsys    FS
+	fsys    *reserve
 	dir     string   // real path of Dir
 	present bool     // there was something at Dir
 	into    bool     // Dir is to be published into, not made
@@ -66,8 +65,8 @@ type Target struct {
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
 // ErrInUse at once if another call is at work on either, ErrNested if the two
 // overlap, and errors of the file system. After an error nothing new is left.
-	var last *retryError
 func Open(fsys FS, cfg TargetConfig) (*Target, error) {
+	var last *retryError
 	for range maxAttempts {
 		t, err := open(fsys, cfg)
 		if !errors.As(err, &last) {
@@ -78,7 +77,7 @@ func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 }
 
 func open(fsys FS, cfg TargetConfig) (*Target, error) {
-	t := &Target{fsys: fsys}
+	t := &Target{fsys: &reserve{FS: fsys}}
 	if err := t.resolve(cfg); err != nil {
 		return nil, err
 	}
@@ -107,7 +106,7 @@ func (t *Target) stage() (err error) {
 	if t.data, err = t.lock(t.dataLock()); err != nil {
 		return err
 	}
-	if err := t.checkSyncable(t.data); err != nil {
+	if err := t.fsys.hold(filepath.Dir(t.data.path)); err != nil {
 		return err
 	}
 	if err := t.checkFreeLocked(); err != nil {
@@ -125,7 +124,7 @@ func (t *Target) stageWAL() (err error) {
 	if t.wal, err = t.lock(lockPath(t.walDir)); err != nil {
 		return err
 	}
-	if err := t.checkSyncable(t.wal); err != nil {
+	if err := t.fsys.hold(filepath.Dir(t.wal.path)); err != nil {
 		return err
 	}
 	if there, err := exists(t.fsys, t.walDir); err != nil {
@@ -136,15 +135,9 @@ func (t *Target) stageWAL() (err error) {
 	return t.fsys.Mkdir(t.wal.join(treeName), dirPerm)
 }
 
-// checkSyncable returns an error if the directory in which l publishes cannot be
-// opened, which syncing it takes: better now than when everything is staged.
-func (t *Target) checkSyncable(l *lockDir) error {
-	dir, err := t.fsys.OpenFile(filepath.Dir(l.path), os.O_RDONLY, 0)
-	if err != nil {
-		return err
-	}
-	return dir.Close()
-}
+// FS is the file system to fill the trees through: Cleanup knows what was made
+// through it, also when the process has no descriptor left to look.
+func (t *Target) FS() FS { return t.fsys }
 
 // TreeDir is the directory to fill: what it holds at Commit is what Dir then
 // holds.
@@ -309,6 +302,7 @@ func (t *Target) lock(path string) (*lockDir, error) {
 	if err := l.recover(t.dir); err != nil {
 		return nil, errors.Join(err, l.release(), l.close())
 	}
+	t.fsys.own(l.path, lockName)
 	return l, nil
 }
 
