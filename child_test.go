@@ -30,6 +30,9 @@ type job struct {
 	Op       string // name of the operation
 	Root     string
 	Endpoint string // for Save
+	Umask    *int   // of the process, unless nil
+	Exhaust  bool   // leave no descriptor from the first report of progress on
+	Hang     bool   // say so at the first report, and wait for the end
 
 	Member *member // until standard input ends
 }
@@ -83,7 +86,7 @@ func (j job) operate() answer {
 		if op.name != j.Op {
 			continue
 		}
-		err := op.run(snapshot.New(), j.Root)
+		err := op.run(snapshot.New(constrain(j)...), j.Root)
 		if err == nil {
 			return answer{}
 		}

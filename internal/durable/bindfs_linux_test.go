@@ -23,11 +23,15 @@ func bindfs(t *testing.T, options ...string) (dir string) {
 
 func mountBindfs(t *testing.T, from, at string, options ...string) {
 	t.Helper()
+	skip := t.Skipf
+	if *every {
+		skip = t.Fatalf
+	}
 	if _, err := exec.LookPath("bindfs"); err != nil {
-		t.Skipf("no file system without modes was tried: %v", err)
+		skip("no file system without modes was tried: %v", err)
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skipf("no file system without modes was tried: %v", err)
+		skip("no file system without modes was tried: %v", err)
 	}
 	out, err := exec.Command("bindfs", append(options, from, at)...).CombinedOutput()
 	require.NoError(t, err, "bindfs: %s", out)
