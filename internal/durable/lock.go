@@ -125,8 +125,9 @@ func (l *lockDir) lock(made bool) error {
 	return err
 }
 
-// isOurs returns an error unless path is a directory that no other user can have
-// made or write to, and that holds only what lock directories hold.
+// isOurs returns an error unless path is a directory that, as far as the file
+// system tells, no other user can have made or write to, and that holds only what
+// lock directories hold.
 func isOurs(fsys FS, path string) error {
 	info, err := fsys.Lstat(path)
 	if err != nil {

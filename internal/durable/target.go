@@ -57,7 +57,8 @@ type Target struct {
 // renamed into Dir.
 //
 // A lock directory that is there already, in a directory that others can write
-// to, must belong to this user and be writable for nobody else.
+// to, must belong to this user and be writable for nobody else, as far as the
+// file system tells users and permissions apart.
 //
 // On a file system without locks nobody can tell what a killed call left from
 // what a running one is using: there it is ErrInUse until somebody removes it.
