@@ -247,7 +247,7 @@ func (v *keyVisitor) record(key, value []byte) error {
 	return v.agree(revision, rec.ModRevision, len(value) == 0)
 }
 
-func (v *keyVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionReader) error {
+func (v *keyVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	if value == nil {
 		return fmt.Errorf("%w: key %x: a bucket where a record should be", ErrCorrupt, key[:min(len(key), 32)])
 	}
@@ -255,8 +255,9 @@ func (v *keyVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionRead
 	if err != nil {
 		return err
 	}
+	v.add(key)
 	hash := v.in.counter.NewKeyHash()
-	modRevision, err := keyspace.ReadRecord(io.NewSectionReader(value, 0, value.Size()), value.Size(), func() io.Writer {
+	modRevision, err := keyspace.ReadRecord(io.TeeReader(value, sum{v.pieceVisitor}), value.Size(), func() io.Writer {
 		hash = v.in.counter.NewKeyHash()
 		return hash
 	})
@@ -264,10 +265,15 @@ func (v *keyVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionRead
 		return fmt.Errorf("revision %v: %w", revision, err)
 	}
 	v.feed.Add(hash.Fingerprint(), revision.Tombstone)
-	if err := v.agree(revision, modRevision, value.Size() == 0); err != nil {
-		return err
-	}
-	return v.pieceVisitor.Large(page, key, value)
+	return v.agree(revision, modRevision, value.Size() == 0)
+}
+
+// sum is a writer that sums the bytes of entries.
+type sum struct{ v *pieceVisitor }
+
+func (s sum) Write(p []byte) (int, error) {
+	s.v.add(p)
+	return len(p), nil
 }
 
 // revision reads a revision key and notes it as the last one so far.

@@ -2,11 +2,14 @@ package boltfile_test
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/snaptest"
@@ -42,6 +45,68 @@ func TestEveryReadFails(t *testing.T) {
 					}
 				}
 			}
+		})
+	}
+}
+
+// tallyingReader counts the bytes that are read.
+type tallyingReader struct {
+	io.ReaderAt
+	n atomic.Int64
+}
+
+func (r *tallyingReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+// readAll is a visitor that reads the large values, once.
+type readAll struct{ boltfile.Visitor }
+
+func (readAll) Leaf(*boltfile.Leaf) error { return nil }
+func (readAll) Done() error               { return nil }
+func (readAll) Large(_ boltfile.Pgid, _ []byte, value *io.SectionReader) error {
+	_, err := io.Copy(io.Discard, value)
+	return err
+}
+
+// A leaf page is read once, however many overflow pages it has, and counted as
+// often.
+func TestLeafPagesAreReadOnce(t *testing.T) {
+	mixed := func(tx *bolt.Tx) error { // large and small values in turn
+		b, err := tx.CreateBucket([]byte("a"))
+		for i := byte(0); err == nil && i < 4; i++ { // which bbolt leaves in one page
+			err = b.Put([]byte{i}, make([]byte, 100+int(i%2)*(5<<20)))
+		}
+		return err
+	}
+	for name, b := range map[string][]byte{
+		"no overflow page":   build(t, 4096, false, fill("a", 10_000, 100)),
+		"one overflow page":  build(t, 4096, false, fill("a", 2000, 5000)),
+		"many":               build(t, 4096, false, fill("a", 200, 100_000)),
+		"more than a window": build(t, 4096, false, fill("a", 20, 1_000_000)),
+		"not held in memory": build(t, 4096, false, fill("a", 4, 5<<20)),
+		"small and large":    build(t, 4096, false, mixed),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &tallyingReader{ReaderAt: bytes.NewReader(b)}
+			db, err := boltfile.Open(r, int64(len(b)))
+			require.NoError(t, err)
+			r.n.Store(0)
+			var counted int64
+			usage, _, err := db.Scan(context.Background(), boltfile.Options{
+				Visit: func(boltfile.Bucket, int) boltfile.Visitor { return readAll{} },
+				Read:  func(n int64) { counted += n },
+			})
+			require.NoError(t, err)
+			free := int64(0)
+			for range usage.Free() {
+				free++
+			}
+			inUse := db.Size() - free*db.PageSize()
+			require.LessOrEqual(t, r.n.Load(), inUse+10*db.PageSize())
+			require.Equal(t, r.n.Load(), counted)
 		})
 	}
 }

@@ -275,11 +275,12 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	if err != nil {
 		return err
 	}
-	table := make([]byte, lay.next)
-	if err := readFull(w.db.r, table, off); err != nil {
+	table, err := w.window.bytes(off, lay.next, lay.next)
+	if err != nil {
 		return err
 	}
-	w.window.counted(int64(len(table)))
+	table = bytes.Clone(table)
+	var run int64 // bytes of small elements that are best read together
 	var previous []byte
 	for i := range int(h.count) {
 		if err := w.ctx.Err(); err != nil {
@@ -290,10 +291,14 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		if err := lay.element(i, int64(e.at), int64(e.pos), int64(e.keySize), int64(e.valueSize)); err != nil {
 			return err
 		}
-		key, value, err := w.largeElement(start, int64(e.keySize), int64(e.valueSize))
+		if run <= 0 {
+			run = smallFrom(table, i, int(h.count))
+		}
+		key, value, err := w.largeElement(start, int64(e.keySize), int64(e.valueSize), run)
 		if err != nil {
 			return err
 		}
+		run -= int64(e.keySize) + int64(e.valueSize)
 		low := ref.low
 		if i > 0 {
 			low = nil
@@ -321,12 +326,27 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	return lay.finish(h.overflow, w.db.pageSize)
 }
 
+// smallFrom returns how many bytes the elements from i on have that fit into a
+// window together.
+func smallFrom(table []byte, i, count int) int64 {
+	var sum int64
+	for ; i < count; i++ {
+		e := element(table, i)
+		size := int64(e.keySize) + int64(e.valueSize)
+		if sum+size > windowSize {
+			break
+		}
+		sum += size
+	}
+	return sum
+}
+
 // largeElement returns the key of an element of a leaf that is not held in
-// memory, and a reader of its value. Small elements come out of the window: a
-// leaf can have 65,535 of them.
-func (w *worker) largeElement(off, keySize, valueSize int64) (key []byte, value *io.SectionReader, err error) {
+// memory, and a reader of its value. Small elements come out of the window, of
+// which ahead bytes are filled: a leaf can have 65,535 of them.
+func (w *worker) largeElement(off, keySize, valueSize, ahead int64) (key []byte, value *io.SectionReader, err error) {
 	if keySize+valueSize <= windowSize {
-		b, err := w.window.bytes(off, keySize+valueSize, windowSize)
+		b, err := w.window.bytes(off, keySize+valueSize, ahead)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -24,22 +24,28 @@ const (
 )
 
 // bytes returns n bytes of the file at off, and reads up to ahead bytes in one
-// go if they are not in memory. The result is valid until the next call.
+// go if they are not in memory. What is in memory already is not read again. The
+// result is valid until the next call.
 func (w *window) bytes(off, n, ahead int64) ([]byte, error) {
 	if off >= w.off && off+n <= w.off+int64(len(w.data)) {
 		start := off - w.off
 		return w.data[start : start+n : start+n], nil
 	}
 	size := min(max(n, min(ahead, windowSize)), max(n, w.end-off))
-	if int64(cap(w.data)) < size {
-		w.data = make([]byte, max(size, windowSize))
+	var kept []byte
+	if off >= w.off && off < w.off+int64(len(w.data)) {
+		kept = w.data[off-w.off:]
 	}
-	w.data = w.data[:size]
-	if err := readFull(w.r, w.data, off); err != nil {
-		w.data = w.data[:0]
+	data := w.data[:0]
+	if int64(cap(data)) < size {
+		data = make([]byte, 0, max(size, windowSize))
+	}
+	data = append(data, kept...)[:size]
+	w.data = data[:0]
+	if err := readFull(w.r, data[len(kept):], off+int64(len(kept))); err != nil {
 		return nil, err
 	}
-	w.off = off
-	w.counted(size)
+	w.data, w.off = data, off
+	w.counted(size - int64(len(kept)))
 	return w.data[:n:n], nil
 }
