@@ -8,6 +8,7 @@ import (
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/filetype"
 	"etcd.example/snapshot/internal/keyspace"
 	"etcd.example/snapshot/internal/trailer"
 )
@@ -29,13 +30,18 @@ var (
 	// ErrChecksum: the digest of the bytes differs from the one in the trailer.
 	ErrChecksum = errors.New("SHA-256 mismatch")
 	// ErrCorrupt: the bytes are not a well-formed etcd database. The message
-	// names the page, or the record, and the reason.
+	// names the page, or the record, and the reason; of a file that is no
+	// database at all, what it is instead.
 	ErrCorrupt = errors.New("corrupt snapshot")
 	// ErrExists: the target of a restore already exists.
 	ErrExists = errors.New("target already exists")
-	// ErrInUse: another process holds the file or the target: a running etcd,
-	// or a restore that is still at work.
-	ErrInUse = errors.New("in use by another process")
+	// ErrByteOrder: the snapshot comes from a machine of the other byte order,
+	// s390x being the one with etcd that is big-endian. It is sound, and must be
+	// read and restored on a machine of its own byte order.
+	ErrByteOrder = errors.New("wrong byte order for this machine")
+	// ErrInUse: the file or the target is locked, in this process or another: by
+	// a running etcd, or by a restore that is still at work.
+	ErrInUse = errors.New("in use")
 	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
 	ErrConfig = errors.New("invalid configuration")
 )
@@ -73,31 +79,68 @@ func wrap(op, path string, err *error) {
 	}
 }
 
-// noTrailer is the error for a file of that size, which may have lost its
-// trailer together with a part of its database.
-func noTrailer(r io.ReaderAt, size int64) error {
-	return explainShort(fmt.Errorf("%w: %d bytes are not whole pages and a digest", ErrNoTrailer, size), r, size)
+// refuse returns an error for what is no etcd database at all, and for one in the
+// other byte order: both are known from the first pages.
+func refuse(r io.ReaderAt, size int64) error {
+	_, err := boltfile.Open(r, size)
+	if errors.As(err, new(*boltfile.ForeignError)) || errors.As(err, new(*boltfile.ByteOrderError)) {
+		return asCorrupt(err)
+	}
+	return nil
 }
 
-// explainShort adds to err that the database ends before the size that its meta
-// page tells, if that is so.
-func explainShort(err error, r io.ReaderAt, size int64) error {
+// noTrailer is the error for a file or stream of that size, which may have lost
+// its trailer together with a part of its database.
+func noTrailer(what string, r io.ReaderAt, size int64) error {
+	err := fmt.Errorf("%w: the %s does not end in a checksum (%d bytes)", ErrNoTrailer, what, size)
+	if explained := explain(err, r, size); explained != err {
+		return explained
+	}
+	return fmt.Errorf("%w: either it was cut off, or it is a db file copied from a data directory, "+
+		"which Restore accepts with SkipHashCheck", err)
+}
+
+// explain adds to err, or puts in its place, what the first pages tell: that the
+// database ends before its size, that it is in the other byte order, or that
+// there is none.
+func explain(err error, r io.ReaderAt, size int64) error {
+	_, open := boltfile.Open(r, size)
 	var short *boltfile.ShortError
-	if _, open := boltfile.Open(r, size); errors.As(open, &short) {
+	switch {
+	case errors.As(open, new(*boltfile.ForeignError)):
+		return asCorrupt(open)
+	case errors.As(open, new(*boltfile.ByteOrderError)):
+		return fmt.Errorf("%w; %w", err, asCorrupt(open))
+	case errors.As(open, &short):
 		return fmt.Errorf("%w: %w: %w", err, ErrTruncated, short)
 	}
 	return err
 }
 
+// notSnapshot is an [ErrCorrupt] that says what a file is instead.
+type notSnapshot struct{ head []byte }
+
+func (e *notSnapshot) Error() string { return "not a snapshot: " + filetype.Describe(e.head) }
+
+func (e *notSnapshot) Is(target error) bool { return target == ErrCorrupt }
+
 // asCorrupt gives the errors of the inner packages the sentinels of this one.
 func asCorrupt(err error) error {
-	var corrupt *boltfile.CorruptError
-	var short *boltfile.ShortError
-	switch {
-	case errors.As(err, &short):
-		return fmt.Errorf("%w: %w: %w", ErrCorrupt, ErrTruncated, err)
-	case errors.As(err, &corrupt), errors.Is(err, keyspace.ErrMalformed):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	var foreign *boltfile.ForeignError
+	if errors.As(err, &foreign) {
+		return &notSnapshot{foreign.Head}
+	}
+	short := errors.As(err, new(*boltfile.ShortError))
+	corrupt := errors.As(err, new(*boltfile.CorruptError)) || errors.Is(err, keyspace.ErrMalformed)
+	byteOrder := errors.As(err, new(*boltfile.ByteOrderError))
+	if short {
+		err = fmt.Errorf("%w: %w", ErrTruncated, err)
+	}
+	if short || corrupt {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if byteOrder {
+		err = fmt.Errorf("%w: %w", ErrByteOrder, err)
 	}
 	return err
 }

@@ -274,8 +274,7 @@ func (d *brokenDisk) CopyRange(_ durable.File, _ int64, _ durable.File, _, n int
 // A disk that fails ends a Restore while there is still a lot to copy.
 func TestRestoreEndsWhenTheDiskFails(t *testing.T) {
 	const size = 1 << 40
-	path := filepath.Join(t.TempDir(), "sparse")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	path := write(t)
 	if err := os.Truncate(path, size); err != nil {
 		t.Skipf("no sparse file of 1 TiB here: %v", err)
 	}

@@ -44,7 +44,8 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // Errors are [ErrConfig], before anything is written; [ErrExists] when the data
 // directory exists (see AllowEmptyDataDir) or the WAL directory does;
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
-// with [ErrTruncated] where the file ends too early; [ErrInUse] also when a
+// with [ErrTruncated] where the file ends too early; [ErrByteOrder], before
+// anything is written; [ErrInUse] also when a
 // running etcd holds the snapshot file; syscall.ENOSPC, with how much is needed
 // and how much there is, also where the copy would share the room of the
 // snapshot; the context's error, within 100 ms of its end except
@@ -67,7 +68,10 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	}
 	defer func() { _ = f.Close() }() // only read from
 	if !p.skipHashCheck && !trailer.Present(size) {
-		return noTrailer(f, size)
+		return noTrailer("file", f, size)
+	}
+	if err := refuse(f, size); err != nil {
+		return err
 	}
 	if err := checkBump(ctx, f, size, p.changes); err != nil {
 		return err

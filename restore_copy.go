@@ -88,7 +88,7 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 		}
 		err := digest.compare(c.src, size)
 		if errors.Is(err, ErrChecksum) {
-			err = explainShort(err, c.dst, size)
+			err = explain(err, c.dst, size)
 		}
 		return err
 	})}, nil
@@ -258,8 +258,11 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		}
 	}
 	if !c.skipHash {
+		if !digest.Present {
+			return copied{}, noTrailer("stream", c.dst, digest.Size)
+		}
 		if err := digest.Check(); err != nil {
-			return copied{}, explainShort(trailerError(err), c.dst, digest.Size)
+			return copied{}, explain(trailerError(err), c.dst, digest.Size)
 		}
 	}
 	mt.finish()

@@ -18,8 +18,7 @@ import (
 // A disk of 1 TiB has no room for 8, whether they take room now or not.
 func TestRestoreNeedsSpace(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "sparse")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	path := write(t)
 	if err := os.Truncate(path, 1<<43); err != nil {
 		t.Skipf("no sparse file of 8 TiB here: %v", err)
 	}

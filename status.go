@@ -41,8 +41,9 @@ func (m *V3Manager) Status(dbPath string) (Status, error) {
 //
 // A symbolic link is followed. The file is locked for reading meanwhile and
 // never written to. Errors: [ErrCorrupt] with the page and the reason, together
-// with [ErrTruncated] when the file ends before its database does; [ErrInUse]
-// when a running etcd holds the file; an error for what is not a regular file;
+// with [ErrTruncated] when the file ends before its database does, or with what
+// the file is instead of a snapshot; [ErrByteOrder] for the snapshot of a machine
+// of the other byte order; [ErrInUse] when a running etcd holds the file; an error for what is not a regular file;
 // fs.ErrNotExist and the like; the context's error, within 100 ms of its end.
 // On an error the Status is zero.
 func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status, err error) {
@@ -78,7 +79,9 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 //
 // Errors are those of [V3Manager.StatusContext], and [ErrNoTrailer] or
 // [ErrChecksum]. Where both the digest and the structure are wrong the error
-// matches both sentinels and says which page. On an error the Status is zero.
+// matches both sentinels and says which page. In the other byte order only the
+// digest is compared: [ErrByteOrder] without [ErrChecksum] says that it is right.
+// On an error the Status is zero.
 func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err error) {
 	defer wrap("verify", dbPath, &err)
 	if err := ctx.Err(); err != nil {
@@ -90,7 +93,10 @@ func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err e
 	}
 	defer func() { _ = f.Close() }() // only read from
 	if !trailer.Present(size) {
-		return Status{}, noTrailer(f, size)
+		return Status{}, noTrailer("file", f, size)
+	}
+	if err := refuse(f, size); err != nil && !errors.Is(err, ErrByteOrder) { // which has a checksum to compare
+		return Status{}, err
 	}
 	size -= trailer.Size
 

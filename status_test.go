@@ -167,11 +167,11 @@ func TestStatusBadInput(t *testing.T) {
 		text string
 	}{
 		"missing":   {filepath.Join(dir, "nothing"), []error{fs.ErrNotExist}, "nothing"},
-		"directory": {dir, nil, "not a regular file"},
+		"directory": {dir, nil, "not a regular file but a directory"},
 		"device":    {"/dev/null", nil, "not a regular file"},
 		"empty":     {file("empty", nil), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "byte 0"},
 		"one byte":  {file("one", []byte{1}), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "byte 1"},
-		"text":      {file("text", []byte(strings.Repeat("not a database ", 1000))), []error{snapshot.ErrCorrupt}, "not a bbolt database"},
+		"text":      {file("text", []byte(strings.Repeat("not a database ", 1000))), []error{snapshot.ErrCorrupt}, `not a snapshot: it starts with "not a database not a`},
 		"half":      {file("half", whole[:len(whole)/2]), []error{snapshot.ErrCorrupt, snapshot.ErrTruncated}, "want at least"},
 	} {
 		t.Run(name, func(t *testing.T) {

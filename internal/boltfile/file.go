@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// ErrLocked: another process has the database open for writing.
-var ErrLocked = errors.New("locked by another process")
+// ErrLocked: the database is open for writing, in this process or another.
+var ErrLocked = errors.New("locked by a running etcd, or by another call that writes to it")
 
 // ErrNotRegular: the path names something that is not a file.
 var ErrNotRegular = errors.New("not a regular file")
@@ -33,6 +33,9 @@ func checkFile(f *os.File) (size int64, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err
+	}
+	if info.IsDir() {
+		return 0, fmt.Errorf("%w but a directory: the path of the snapshot file itself is needed", ErrNotRegular)
 	}
 	if !info.Mode().IsRegular() {
 		return 0, fmt.Errorf("%w: %s", ErrNotRegular, info.Mode())

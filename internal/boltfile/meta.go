@@ -39,8 +39,6 @@ const (
 	noFreelist = Pgid(math.MaxUint64)
 )
 
-var order = binary.NativeEndian // bbolt writes what the machine writes
-
 type header struct {
 	id       Pgid
 	flags    uint16
@@ -72,7 +70,8 @@ var (
 	errChecksum = errors.New("wrong checksum")
 )
 
-func parseMeta(b []byte) (meta, error) {
+// parseMeta reads a meta in the byte order of any machine.
+func parseMeta(b []byte, order binary.ByteOrder) (meta, error) {
 	_ = b[metaSize-1]
 	switch {
 	case order.Uint32(b) != magic:
@@ -108,26 +107,43 @@ type DB struct {
 // The page size is what the file says: 1 KiB to 64 KiB, whatever this machine
 // uses.
 //
-// It returns a *CorruptError when no meta page is valid or the valid one
-// contradicts itself, and a *ShortError when the file is shorter than its meta
-// page says.
+// It returns a *ByteOrderError when a machine of the other byte order has written
+// the database, a *ForeignError when the file is no bbolt database at all, a
+// *CorruptError when no meta page is valid or the valid one contradicts itself,
+// and a *ShortError when the file is shorter than its meta page says.
 func Open(r io.ReaderAt, size int64) (*DB, error) {
 	if size < 2*minPageSize {
-		return nil, &ShortError{Size: size, Want: 2 * minPageSize}
+		return nil, tooSmall(r, size)
 	}
-	var page [2][pageHeaderSize + metaSize]byte
+	db, err := open(r, size, order)
+	if none := new(noMetaError); errors.As(err, &none) {
+		return nil, foreign(r, size, none.first)
+	}
+	return db, err
+}
+
+// noMetaError says that no meta page is valid in the byte order asked for.
+type noMetaError struct {
+	first error // what is wrong with the first
+}
+
+func (e *noMetaError) Error() string { return "no valid meta page" }
+
+// open is Open in the byte order of any machine.
+func open(r io.ReaderAt, size int64, order binary.ByteOrder) (*DB, error) {
+	var page [2]metaPage
 	if err := readFull(r, page[0][:], 0); err != nil {
 		return nil, err
 	}
-	meta0, err0 := parseMeta(page[0][pageHeaderSize:])
+	meta0, err0 := page[0].meta(order)
 	pageSize := int64(meta0.pageSize)
 	if err0 != nil {
 		var err error
-		if pageSize, err = findSecondMeta(r, size); err != nil {
+		if pageSize, err = findSecondMeta(r, size, order); err != nil {
 			return nil, err
 		}
 		if pageSize == 0 {
-			return nil, corrupt(0, "meta page: %v, and no valid second meta page", err0)
+			return nil, &noMetaError{err0}
 		}
 	}
 	if !validPageSize(pageSize) {
@@ -139,15 +155,15 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 	if err := readFull(r, page[1][:], pageSize); err != nil {
 		return nil, err
 	}
-	meta1, err1 := parseMeta(page[1][pageHeaderSize:])
+	meta1, err1 := page[1].meta(order)
 	chosen, at := meta0, Pgid(0)
 	if err0 != nil || (err1 == nil && meta1.txid > meta0.txid) {
 		chosen, at = meta1, 1
 	}
 	for i, damaged := range []error{err0, err1} {
-		h := parseHeader(page[i][:])
-		if damaged == nil && (h.id != Pgid(i) || h.flags != flagMeta) {
-			return nil, corrupt(Pgid(i), "meta page calls itself page %d of type %#x", h.id, h.flags)
+		id, flags := Pgid(order.Uint64(page[i][:])), order.Uint16(page[i][8:])
+		if damaged == nil && (id != Pgid(i) || flags != flagMeta) {
+			return nil, corrupt(Pgid(i), "meta page calls itself page %d of type %#x", id, flags)
 		}
 	}
 	db := &DB{r: r, pageSize: pageSize, meta: chosen, raw: [metaSize]byte(page[at][pageHeaderSize:])}
@@ -157,15 +173,22 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 	return db, nil
 }
 
+// metaPage is the part of a meta page that says something.
+type metaPage [pageHeaderSize + metaSize]byte
+
+func (p *metaPage) meta(order binary.ByteOrder) (meta, error) {
+	return parseMeta(p[pageHeaderSize:], order)
+}
+
 // findSecondMeta looks for the second meta page where the first does not tell
 // the page size. It returns 0 when there is none.
-func findSecondMeta(r io.ReaderAt, size int64) (int64, error) {
-	var page [pageHeaderSize + metaSize]byte
+func findSecondMeta(r io.ReaderAt, size int64, order binary.ByteOrder) (int64, error) {
+	var page metaPage
 	for pageSize := int64(minPageSize); pageSize <= maxPageSize && pageSize+int64(len(page)) <= size; pageSize *= 2 {
 		if err := readFull(r, page[:], pageSize); err != nil {
 			return 0, err
 		}
-		if m, err := parseMeta(page[pageHeaderSize:]); err == nil && int64(m.pageSize) == pageSize {
+		if m, err := page.meta(order); err == nil && int64(m.pageSize) == pageSize {
 			return pageSize, nil
 		}
 	}
@@ -200,6 +223,9 @@ func (db *DB) inUse(id Pgid) bool { return id >= firstDataPage && id < db.meta.h
 
 // PageSize is the size of a page in bytes.
 func (db *DB) PageSize() int64 { return db.pageSize }
+
+// Root is the root page of the top level.
+func (db *DB) Root() Pgid { return db.meta.root }
 
 // HighWater is the first page number that was never used.
 func (db *DB) HighWater() Pgid { return db.meta.highWater }

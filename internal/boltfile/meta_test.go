@@ -43,7 +43,9 @@ func TestMetaPages(t *testing.T) {
 		m.field(0, 16)[0]++
 		m.field(1, 16)[0]++
 		_, err := scanBytes(m.b)
-		require.ErrorContains(t, err, "page 0: meta page: not a bbolt database, and no valid second meta page")
+		var foreign *boltfile.ForeignError
+		require.ErrorAs(t, err, &foreign)
+		require.Equal(t, m.b[:512], foreign.Head)
 
 		m = newImage(b)
 		m.set32(0, 16+4, 3)
@@ -55,7 +57,7 @@ func TestMetaPages(t *testing.T) {
 		m.field(0, 16+60)[0]++
 		m.field(1, 16+60)[0]++
 		_, err = scanBytes(m.b)
-		require.ErrorContains(t, err, "wrong checksum")
+		require.ErrorContains(t, err, "page 0: meta page: wrong checksum, and no valid second meta page")
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Field is a little-endian number on a page: in its header or in an element.
+// Field is a number in the byte order of the machine on a page: in its header or in an element.
 type Field struct {
 	name    string
 	element bool
@@ -56,7 +56,7 @@ func (f Field) at(data []byte, page uint64, element int) int {
 
 func (f Field) set(data []byte, page uint64, element int, value uint64) {
 	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], value)
+	binary.NativeEndian.PutUint64(b[:], value)
 	copy(data[f.at(data, page, element):], b[:f.size])
 }
 
@@ -64,7 +64,7 @@ func (f Field) get(data []byte, page uint64, element int) uint64 {
 	var b [8]byte
 	at := f.at(data, page, element)
 	copy(b[:], data[at:at+f.size])
-	return binary.LittleEndian.Uint64(b[:])
+	return binary.NativeEndian.Uint64(b[:])
 }
 
 // Edit reads the file at path, lets f change it and writes back what f returns.
@@ -278,5 +278,5 @@ func bucketRootAt(data []byte, page uint64, i int) uint64 {
 		panic(fmt.Sprintf("snaptest: element %d of page %d is no bucket", i, page))
 	}
 	at := LeafFlags.at(data, page, i) + int(LeafPos.get(data, page, i)+LeafKeySize.get(data, page, i))
-	return binary.LittleEndian.Uint64(data[at:])
+	return binary.NativeEndian.Uint64(data[at:])
 }

@@ -217,7 +217,7 @@ func (d *damager) reference() {
 	at := uint64(LeafFlags.at(d.data, p.ID, i)) + LeafPos.get(d.data, p.ID, i) + LeafKeySize.get(d.data, p.ID, i)
 	to := d.anyPage()
 	if at+8 <= uint64(len(d.data)) {
-		binary.LittleEndian.PutUint64(d.data[at:], to)
+		binary.NativeEndian.PutUint64(d.data[at:], to)
 	}
 	d.say("page %d element %d: a bucket with root %d", p.ID, i, to)
 }

@@ -47,30 +47,30 @@ type Meta struct {
 // page 0, which must be sound enough for that.
 func ParseMeta(data []byte, n int) Meta {
 	b := data[n*pageSizeOf(data)+pageHeaderSize:]
-	le := binary.LittleEndian
+	order := binary.NativeEndian
 	return Meta{
-		Magic: le.Uint32(b), Version: le.Uint32(b[4:]), PageSize: le.Uint32(b[8:]), Flags: le.Uint32(b[12:]),
-		Root: le.Uint64(b[16:]), Sequence: le.Uint64(b[24:]), Freelist: le.Uint64(b[32:]),
-		HighWater: le.Uint64(b[40:]), TxID: le.Uint64(b[48:]),
+		Magic: order.Uint32(b), Version: order.Uint32(b[4:]), PageSize: order.Uint32(b[8:]), Flags: order.Uint32(b[12:]),
+		Root: order.Uint64(b[16:]), Sequence: order.Uint64(b[24:]), Freelist: order.Uint64(b[32:]),
+		HighWater: order.Uint64(b[40:]), TxID: order.Uint64(b[48:]),
 	}
 }
 
 // put writes m over meta page n, with a correct checksum.
 func (m Meta) put(data []byte, n int) {
 	b := data[n*pageSizeOf(data)+pageHeaderSize:]
-	le := binary.LittleEndian
-	le.PutUint32(b, m.Magic)
-	le.PutUint32(b[4:], m.Version)
-	le.PutUint32(b[8:], m.PageSize)
-	le.PutUint32(b[12:], m.Flags)
-	le.PutUint64(b[16:], m.Root)
-	le.PutUint64(b[24:], m.Sequence)
-	le.PutUint64(b[32:], m.Freelist)
-	le.PutUint64(b[40:], m.HighWater)
-	le.PutUint64(b[48:], m.TxID)
+	order := binary.NativeEndian
+	order.PutUint32(b, m.Magic)
+	order.PutUint32(b[4:], m.Version)
+	order.PutUint32(b[8:], m.PageSize)
+	order.PutUint32(b[12:], m.Flags)
+	order.PutUint64(b[16:], m.Root)
+	order.PutUint64(b[24:], m.Sequence)
+	order.PutUint64(b[32:], m.Freelist)
+	order.PutUint64(b[40:], m.HighWater)
+	order.PutUint64(b[48:], m.TxID)
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:56])
-	le.PutUint64(b[56:], sum.Sum64())
+	order.PutUint64(b[56:], sum.Sum64())
 }
 
 // ValidMeta reports whether bbolt would take meta page 0 or 1 for one.
@@ -84,7 +84,7 @@ func ValidMeta(data []byte, n int) bool {
 // pageSizeOf believes meta page 0 if it names a page size, and says 4096 if not.
 func pageSizeOf(data []byte) int {
 	if len(data) >= pageHeaderSize+metaSize {
-		size := binary.LittleEndian.Uint32(data[pageHeaderSize+8:])
+		size := binary.NativeEndian.Uint32(data[pageHeaderSize+8:])
 		if size >= 512 && size <= 64<<10 && size&(size-1) == 0 {
 			return int(size)
 		}
@@ -95,8 +95,8 @@ func pageSizeOf(data []byte) int {
 // ParsePage reads the header of page id.
 func ParsePage(data []byte, id uint64) PageHeader {
 	b := data[id*uint64(pageSizeOf(data)):]
-	le := binary.LittleEndian
-	return PageHeader{ID: le.Uint64(b), Flags: le.Uint16(b[8:]), Count: le.Uint16(b[10:]), Overflow: le.Uint32(b[12:])}
+	order := binary.NativeEndian
+	return PageHeader{ID: order.Uint64(b), Flags: order.Uint16(b[8:]), Count: order.Uint16(b[10:]), Overflow: order.Uint32(b[12:])}
 }
 
 func latestMeta(data []byte) Meta {

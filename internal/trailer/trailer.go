@@ -23,7 +23,7 @@ const (
 
 var (
 	// ErrMissing: the size says that there is no trailer.
-	ErrMissing = errors.New("no trailer")
+	ErrMissing = errors.New("it does not end in a checksum")
 	// ErrMismatch: the trailer is not the digest of what precedes it.
 	ErrMismatch = errors.New("digest mismatch")
 )
@@ -71,7 +71,7 @@ func (d Digest) Check() error {
 }
 
 func missing(size int64) error {
-	return fmt.Errorf("%w: size is %d bytes, %d over a multiple of %d, want %d", ErrMissing, size, size%Sector, Sector, Size)
+	return fmt.Errorf("%w (%d bytes)", ErrMissing, size)
 }
 
 // Writer takes a snapshot of unknown size, passes the database on and computes
