@@ -41,7 +41,7 @@ func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan b
 	if err != nil {
 		return Status{}, asCorrupt(err)
 	}
-	in := &inspection{strict: strict, counter: keyspace.NewCounter()}
+	in := &inspection{strict: strict, counter: keyspace.NewCounter(ctx)}
 	defer in.counter.Close()
 
 	scan.Visit = in.visit
@@ -50,16 +50,21 @@ func inspect(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan b
 		return Status{}, asCorrupt(err)
 	}
 	if strict && !slices.ContainsFunc(buckets, func(b boltfile.Bucket) bool { return b.Name == bucketMeta }) {
-		return Status{}, fmt.Errorf("%w: bucket %q is missing; this is not the database of an etcd v3", ErrCorrupt, bucketMeta)
+		return Status{}, fmt.Errorf("%w: page %d: bucket %q is missing from the top level; this is not the database of an etcd v3",
+			ErrCorrupt, db.Root(), bucketMeta)
 	}
 	revision, err := in.latest(buckets)
 	if err != nil {
 		return Status{}, asCorrupt(err)
 	}
+	live, err := in.counter.Live()
+	if err != nil {
+		return Status{}, err
+	}
 	return Status{
 		Hash:      in.hash(buckets),
 		Revision:  revision,
-		TotalKey:  in.counter.Live(),
+		TotalKey:  live,
 		TotalSize: db.Size(),
 		Version:   in.version,
 	}, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -41,6 +42,56 @@ func TestEveryReadOfStatusFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tallyingReader adds up the bytes that are read.
+type tallyingReader struct {
+	io.ReaderAt
+	n atomic.Int64
+}
+
+func (r *tallyingReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+// Values that are not held in memory are read once too, although they are both
+// decoded and summed.
+func TestStatusReadsLargeValuesOnce(t *testing.T) {
+	huge := strings.Repeat("v", 5<<20)
+	b := snaptest.NewDB().Put("a", huge).Put("b", "v").Raw("meta", "note", huge).Bytes(t, false)
+	for _, strict := range []bool{false, true} {
+		r := &tallyingReader{ReaderAt: bytes.NewReader(b)}
+		_, err := snapshot.Inspect(t.Context(), r, int64(len(b)), strict, boltfile.Options{})
+		require.NoError(t, err)
+		require.Less(t, r.n.Load(), int64(len(b)+1<<20))
+	}
+}
+
+// A context that ends with the last read is heeded: counting the keys, which is
+// what is left to do, takes its time in a large database.
+func TestStatusCancelledWhileCounting(t *testing.T) {
+	b := snaptest.NewDB().Large(5000, 100).Bytes(t, false)
+	reads := func(ctx context.Context, last func(n int)) (int, error) {
+		n := 0
+		_, err := snapshot.Inspect(ctx, bytes.NewReader(b), int64(len(b)), false, boltfile.Options{
+			Workers: 1,
+			Read:    func(int64) { n++; last(n) },
+		})
+		return n, err
+	}
+	all, err := reads(t.Context(), func(int) {})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n, err := reads(ctx, func(n int) {
+		if n == all {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, all, n)
 }
 
 // What RestoreFrom refuses, it refuses before it reads.

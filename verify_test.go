@@ -124,7 +124,7 @@ func TestVerifyWithoutMeta(t *testing.T) {
 	path := snaptest.NewDB().Put("a", "b").DropBucket("meta").Write(t, filepath.Join(t.TempDir(), "db"), true)
 	_, err := snapshot.New().Verify(t.Context(), path)
 	require.ErrorIs(t, err, snapshot.ErrCorrupt)
-	require.ErrorContains(t, err, `bucket "meta" is missing`)
+	require.Regexp(t, `page \d+: bucket "meta" is missing`, err.Error())
 	require.ErrorIs(t, snapshot.New().Restore(config(path, filepath.Join(t.TempDir(), "data"))), snapshot.ErrCorrupt)
 	st, err := snapshot.New().Status(path)
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"context"
 	"hash/maphash"
 	"io"
 	"runtime"
@@ -28,6 +29,7 @@ import (
 // unfinished earlier piece could still mention, plus a quarter of that or 30 MB
 // for changes that were not reduced yet.
 type Counter struct {
+	ctx    context.Context
 	seeds  [2]maphash.Seed
 	memory memory
 	shards [shardCount]shard
@@ -43,9 +45,11 @@ const (
 	shardCount = 1 << shardBits
 )
 
-// NewCounter returns a Counter, which must be closed.
-func NewCounter() *Counter {
+// NewCounter returns a Counter, which must be closed. When ctx ends, what is
+// under way in a shard is broken off: the count is lost, and Live says so.
+func NewCounter(ctx context.Context) *Counter {
 	c := &Counter{
+		ctx:      ctx,
 		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		finished: make(map[uint32]struct{}),
 	}
@@ -59,8 +63,8 @@ func NewCounter() *Counter {
 func (c *Counter) Close() { c.memory.free() }
 
 // Live returns the number of keys alive, using all processors. All pieces must
-// have ended.
-func (c *Counter) Live() int {
+// have ended. The error is the context's.
+func (c *Counter) Live() (int, error) {
 	for _, f := range c.feeds {
 		f.flush()
 	}
@@ -69,18 +73,21 @@ func (c *Counter) Live() int {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			var index []uint32
-			for {
+			for c.ctx.Err() == nil {
 				i := next.Add(1) - 1
 				if i >= shardCount {
 					return
 				}
-				index = c.shards[i].reduce(&c.memory, index, c.settled)
+				index = c.shards[i].reduce(c.ctx, &c.memory, index, c.settled)
 				live.Add(int64(c.shards[i].live()))
 			}
 		})
 	}
 	wg.Wait()
-	return int(live.Load())
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return int(live.Load()), nil
 }
 
 // Fingerprint stands for a key.
@@ -181,7 +188,7 @@ func (f *Feed) apply(i int) {
 	defer s.mu.Unlock()
 	s.add(&f.c.memory, f.pending[i])
 	if s.used >= s.limit {
-		f.index = s.reduce(&f.c.memory, f.index, f.c.firstUnsettled())
+		f.index = s.reduce(f.c.ctx, &f.c.memory, f.index, f.c.firstUnsettled())
 		s.limit = s.used + max(s.used/4, minSlack)
 	}
 	f.pending[i] = f.pending[i][:0]

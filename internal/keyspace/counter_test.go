@@ -45,18 +45,25 @@ func feed(f *keyspace.Feed, c *keyspace.Counter, number int, piece []change) {
 	f.End()
 }
 
+func live(tb testing.TB, c *keyspace.Counter) int {
+	tb.Helper()
+	n, err := c.Live()
+	require.NoError(tb, err)
+	return n
+}
+
 // Pieces in any order give what a map gives in order.
 func TestCounterInAnyOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	for range 200 {
 		pieces := 1 + rng.IntN(40)
 		h, alive := history(rng, pieces, 1+rng.IntN(300), 1+rng.IntN(2000))
-		c := keyspace.NewCounter()
+		c := keyspace.NewCounter(t.Context())
 		f := c.NewFeed()
 		for _, i := range rng.Perm(pieces) {
 			feed(f, c, i, h[i])
 		}
-		require.Equal(t, alive, c.Live())
+		require.Equal(t, alive, live(t, c))
 		c.Close()
 	}
 }
@@ -65,7 +72,7 @@ func TestCounterFromManyGoroutines(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
 	h, alive := history(rng, 400, 2000, 100_000)
 	for range 5 {
-		c := keyspace.NewCounter()
+		c := keyspace.NewCounter(t.Context())
 		var wg sync.WaitGroup
 		next := make(chan int)
 		for range 4 {
@@ -81,7 +88,7 @@ func TestCounterFromManyGoroutines(t *testing.T) {
 		}
 		close(next)
 		wg.Wait()
-		require.Equal(t, alive, c.Live())
+		require.Equal(t, alive, live(t, c))
 		c.Close()
 	}
 }
@@ -89,7 +96,7 @@ func TestCounterFromManyGoroutines(t *testing.T) {
 // Large tables, which are not on the Go heap, with dead keys that are forgotten
 // on the way.
 func TestCounterLarge(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	f := c.NewFeed()
 	const pieces, each = 600, 1000
@@ -103,7 +110,7 @@ func TestCounterLarge(t *testing.T) {
 		}
 		f.End()
 	}
-	require.Equal(t, pieces*each/2+each/2, c.Live())
+	require.Equal(t, pieces*each/2+each/2, live(t, c))
 	require.Less(t, c.Bytes(), 48<<20, "dead keys are forgotten")
 }
 
@@ -142,7 +149,7 @@ func TestCounterReducedOnTheWay(t *testing.T) {
 		}
 		slices.SortStableFunc(order, func(a, b int) int { return late[a] - late[b] })
 
-		c := keyspace.NewCounter()
+		c := keyspace.NewCounter(t.Context())
 		feeds := []*keyspace.Feed{c.NewFeed(), c.NewFeed(), c.NewFeed()}
 		for _, i := range order {
 			f := feeds[rng.IntN(len(feeds))]
@@ -152,14 +159,14 @@ func TestCounterReducedOnTheWay(t *testing.T) {
 			}
 			f.End()
 		}
-		require.Equal(t, want, c.Live())
+		require.Equal(t, want, live(t, c))
 		c.Close()
 	}
 }
 
 // Keys that came and went leave nothing behind, however many they are.
 func TestCounterForgetsTheDead(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	f := c.NewFeed()
 	const pieces, each = 2000, 100
@@ -172,13 +179,13 @@ func TestCounterForgetsTheDead(t *testing.T) {
 		}
 		f.End()
 	}
-	require.Zero(t, c.Live())
+	require.Zero(t, live(t, c))
 	require.Equal(t, keyspace.SlabBytes, c.Bytes())
 }
 
 // Memory that one shard no longer needs serves the others.
 func TestCounterSharesMemory(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	f := c.NewFeed()
 	const shards, pieces, each = 16, 200, 100
@@ -191,23 +198,23 @@ func TestCounterSharesMemory(t *testing.T) {
 		}
 		f.End()
 	}
-	require.Zero(t, c.Live())
+	require.Zero(t, live(t, c))
 	require.LessOrEqual(t, c.Bytes(), 5*keyspace.SlabBytes)
 }
 
 // Where a number is left out the dead are kept, but do not count.
 func TestCounterWithHoles(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	f := c.NewFeed()
 	feed(f, c, 7, []change{{"a", false}, {"b", true}})
 	feed(f, c, 3, []change{{"b", false}, {"c", true}, {"a", true}})
-	require.Equal(t, 1, c.Live())
+	require.Equal(t, 1, live(t, c))
 }
 
 // All 128 bits of a fingerprint tell keys apart.
 func TestCounterComparesWholeFingerprints(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	f := c.NewFeed()
 	f.Begin(0)
@@ -216,12 +223,12 @@ func TestCounterComparesWholeFingerprints(t *testing.T) {
 		f.Add(keyspace.NewFingerprint(0, 1<<bit), false)
 	}
 	f.End()
-	require.Equal(t, 128, c.Live())
+	require.Equal(t, 128, live(t, c))
 }
 
 // A key hashed in parts is the same key.
 func TestKeyHash(t *testing.T) {
-	c := keyspace.NewCounter()
+	c := keyspace.NewCounter(t.Context())
 	defer c.Close()
 	for n := range 300 {
 		key := make([]byte, n)
@@ -238,8 +245,8 @@ func TestKeyHash(t *testing.T) {
 }
 
 func TestCounterEmpty(t *testing.T) {
-	c := keyspace.NewCounter()
-	require.Zero(t, c.Live())
+	c := keyspace.NewCounter(t.Context())
+	require.Zero(t, live(t, c))
 	c.Close()
 	c.Close()
 }
@@ -250,7 +257,7 @@ func BenchmarkCounter(b *testing.B) {
 		keys[i] = fmt.Appendf(nil, "/registry/pods/namespace-%d/pod-%d", i%100, i)
 	}
 	for b.Loop() {
-		c := keyspace.NewCounter()
+		c := keyspace.NewCounter(b.Context())
 		f := c.NewFeed()
 		for i, k := range keys {
 			if i%500 == 0 {
@@ -261,7 +268,7 @@ func BenchmarkCounter(b *testing.B) {
 				f.End()
 			}
 		}
-		require.Equal(b, len(keys), c.Live())
+		require.Equal(b, len(keys), live(b, c))
 		c.Close()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(keys)), "ns/key")

@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"context"
 	"math/bits"
 	"sync"
 )
@@ -31,6 +32,10 @@ func (s *slot) piece() uint32   { return s.change >> 1 }
 // minSlack is the number of changes a shard takes in, at the least, before it
 // is reduced.
 const minSlack = 6000
+
+// reduceStep is the number of changes after which a reduction asks its context,
+// a few milliseconds.
+const reduceStep = 1 << 16
 
 // shard gathers the changes of one part of the fingerprints.
 type shard struct {
@@ -63,8 +68,8 @@ func (s *shard) add(m *memory, changes []slot) {
 // reduce leaves the latest change of each key, in any order of the keys. Keys
 // that are dead since a piece below settled are forgotten: whatever names them
 // later is newer and stands for itself. index is room to work in, returned for
-// the next time.
-func (s *shard) reduce(m *memory, index []uint32, settled uint32) []uint32 {
+// the next time. When ctx ends, the shard holds no longer what it should.
+func (s *shard) reduce(ctx context.Context, m *memory, index []uint32, settled uint32) []uint32 {
 	size := 1 << bits.Len(uint(2*s.used)) // at most half of it gets used
 	if len(index) < size {
 		index = make([]uint32, size)
@@ -75,6 +80,9 @@ func (s *shard) reduce(m *memory, index []uint32, settled uint32) []uint32 {
 
 	kept := 0
 	for i := range s.used {
+		if i%reduceStep == reduceStep-1 && ctx.Err() != nil {
+			return index
+		}
 		e := s.at(i)
 		for h := e.lo[0] & mask; ; h = (h + 1) & mask {
 			if index[h] == 0 {
