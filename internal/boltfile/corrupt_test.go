@@ -193,15 +193,15 @@ func TestCorrupt(t *testing.T) {
 		{"inline bucket cut", inline, rootLeaf(leafValue(0), 4, 20), "inline bucket of 20 bytes"},
 		{"bucket header cut", inline, rootLeaf(leafValue(0), 4, 8), "bucket of 8 bytes"},
 		{"bucket with root page and inline bytes", inline, func(m *image) { m.inBucket(0, 5) }, "bucket with root page 5"},
-		{"inline page of another type", inline, func(m *image) { m.inBucket(16+8, 1) }, "inline bucket with a page of type 0x"},
-		{"inline page counts less", inline, func(m *image) { m.inBucket(16+8, 2|1<<16) }, "element 0: data at offset"},
+		{"inline page of another type", inline, func(m *image) { m.inBucket(16+8, pageHeader(1, 0, 0)) }, "inline bucket with a page of type 0x"},
+		{"inline page counts less", inline, func(m *image) { m.inBucket(16+8, pageHeader(2, 1, 0)) }, "element 0: data at offset"},
 
-		{"inline page that overflows", inline, func(m *image) { m.inBucket(16+8, 2|2<<16|1<<32) }, "inline bucket with a page of type 0x2 and 1 overflow pages"},
+		{"inline page that overflows", inline, func(m *image) { m.inBucket(16+8, pageHeader(2, 2, 1)) }, "inline bucket with a page of type 0x2 and 1 overflow pages"},
 		{"inline bucket with a byte too many", inline, func(m *image) {
 			root := int(m.get64(m.live(), metaRoot))
 			m.set32(root, leafValue(0), m.get32(root, leafValue(0))+1)
 		}, "its elements need"},
-		{"inline bucket that holds a bucket", inline, func(m *image) { m.inBucket(16+16, 1|32<<32) }, "inline bucket that holds buckets"},
+		{"inline bucket that holds a bucket", inline, func(m *image) { m.inBucket(16+16, numbers(1, 32)) }, "inline bucket that holds buckets"},
 
 		{"large leaf: unknown flag", large, leafN(0, leafFlags(1), 4, 2), "element 1: flags 0x2"},
 		{"large leaf: record becomes bucket", large, leafN(0, leafFlags(1), 4, 1), "element 1: bucket of 5242880 bytes"},
@@ -216,7 +216,7 @@ func TestCorrupt(t *testing.T) {
 		{"large leaf: key below its page's", large, func(m *image) { m.largeKey(1, 0, "aaa-0000000") }, "its key in the parent page"},
 		{"large leaf: key above the next page's", large, func(m *image) { m.largeKey(0, 1, "key-0000002") }, "the next key in the parent page"},
 		{"large leaf: bucket with root page and inline bytes", largeNested, func(m *image) { m.largeBucket(5) }, "bucket with root page 5"},
-		{"large leaf: inline bucket of another type", largeNested, func(m *image) { m.largeInline(16+8, 1) }, "inline bucket with a page of type 0x1"},
+		{"large leaf: inline bucket of another type", largeNested, func(m *image) { m.largeInline(16+8, pageHeader(1, 0, 0)) }, "inline bucket with a page of type 0x1"},
 
 		{"nested root beyond the end", withNested, func(m *image) { m.nestedRoot(1 << 40) }, "root of a bucket, high-water mark"},
 		{"nested root is a used page", withNested, func(m *image) { m.nestedRoot(m.get64(m.live(), metaRoot)) }, "referenced more than once"},
@@ -291,6 +291,17 @@ func (m *image) inBucket(at int, v uint64) {
 	root := int(m.get64(m.live(), metaRoot))
 	value := 16 + int(m.get32(root, leafPos(0))) + int(m.get32(root, leafKey(0)))
 	m.set64(root, value+at, v)
+}
+
+// pageHeader is what follows the number in a page header, numbers two fields.
+func pageHeader(flags, count uint16, overflow uint32) uint64 {
+	b := binary.NativeEndian.AppendUint16(nil, flags)
+	b = binary.NativeEndian.AppendUint16(b, count)
+	return binary.NativeEndian.Uint64(binary.NativeEndian.AppendUint32(b, overflow))
+}
+
+func numbers(first, second uint32) uint64 {
+	return binary.NativeEndian.Uint64(binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, first), second))
 }
 
 // bucketRoot is the root page of the first bucket.
