@@ -58,7 +58,7 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p, err := cfg.resolve(ctx, false)
+	p, err := cfg.resolve(ctx, m.fs, false)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreCon
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	p, err := cfg.resolve(ctx, true)
+	p, err := cfg.resolve(ctx, m.fs, true)
 	if err != nil {
 		return err
 	}

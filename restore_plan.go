@@ -69,7 +69,7 @@ func (p *plan) spaceNeeded(snapshotSize int64) (data, wal int64) {
 // and returns what to do. Errors match ErrConfig, except where a path cannot be
 // looked at or the context has ended. With fromReader the snapshot comes from
 // elsewhere than cfg.SnapshotPath.
-func (cfg RestoreConfig) resolve(ctx context.Context, fromReader bool) (*plan, error) {
+func (cfg RestoreConfig) resolve(ctx context.Context, fsys durable.FS, fromReader bool) (*plan, error) {
 	p := &plan{
 		changes:           bootstrap.Changes{RevisionBump: cfg.RevisionBump, DropAlarms: cfg.DropAlarms},
 		skipHashCheck:     cfg.SkipHashCheck,
@@ -93,7 +93,7 @@ func (cfg RestoreConfig) resolve(ctx context.Context, fromReader bool) (*plan, e
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.resolvePaths(p); err != nil {
+	if err := cfg.resolvePaths(fsys, p); err != nil {
 		return nil, err
 	}
 	if p.cluster, err = bootstrap.New(cfg.Name, cfg.InitialClusterToken, members); err != nil {
@@ -156,9 +156,9 @@ func (cfg RestoreConfig) checkPeerURLs(ctx context.Context, want types.URLs, tim
 		cfg.PeerURLs, cfg.Name, want.StringSlice(), err)
 }
 
-// resolvePaths fills in the paths of p. It follows symbolic links, to find out
+// resolvePaths fills in the paths of p. It looks at what is there, to find out
 // which path is inside of which, and changes nothing.
-func (cfg RestoreConfig) resolvePaths(p *plan) error {
+func (cfg RestoreConfig) resolvePaths(fsys durable.FS, p *plan) error {
 	dataDir := cfg.OutputDataDir
 	if dataDir == "" {
 		if strings.ContainsFunc(cfg.Name, isSeparator) {
@@ -166,20 +166,27 @@ func (cfg RestoreConfig) resolvePaths(p *plan) error {
 		}
 		dataDir = cfg.Name + ".etcd"
 	}
-	data, err := locate("OutputDataDir", dataDir)
+	data, err := locate(fsys, "OutputDataDir", dataDir)
 	if err != nil {
 		return err
 	}
 	wal := data.join("member", "wal")
 	if cfg.OutputWALDir != "" {
-		if wal, err = locate("OutputWALDir", cfg.OutputWALDir); err != nil {
+		if wal, err = locate(fsys, "OutputWALDir", cfg.OutputWALDir); err != nil {
 			return err
 		}
 	}
 	p.dataDir, p.walDir = data.abs, wal.abs
-	rel, inside := data.find(wal)
+	rel, inside, err := data.find(fsys, wal)
+	if err != nil {
+		return err
+	}
+	_, contains, err := wal.find(fsys, data)
+	if err != nil {
+		return err
+	}
 	parent, name := filepath.Split(rel)
-	switch _, contains := wal.find(data); {
+	switch {
 	case rel == ".":
 		return invalid("OutputWALDir %q must not be the data directory itself", cfg.OutputWALDir)
 	case contains:
@@ -198,19 +205,23 @@ func (cfg RestoreConfig) resolvePaths(p *plan) error {
 	}
 	// Where opening it leads to, also with ".." after a symbolic link. Of the
 	// directories etcd takes such dots away first, and so does locate.
-	path, err := durable.Abs(durable.OS, cfg.SnapshotPath)
+	path, err := durable.Abs(fsys, cfg.SnapshotPath)
 	if err != nil {
 		return fmt.Errorf("SnapshotPath %q: %w", cfg.SnapshotPath, err)
 	}
-	source, err := locate("SnapshotPath", path)
+	source, err := locate(fsys, "SnapshotPath", path)
 	if err != nil {
 		return err
 	}
 	p.snapshotPath = source.abs
-	if _, inside := data.find(source); inside {
+	if _, inside, err := data.find(fsys, source); err != nil {
+		return err
+	} else if inside {
 		return invalid("SnapshotPath %q must be outside of the data directory %q", cfg.SnapshotPath, dataDir)
 	}
-	if _, inside := wal.find(source); inside {
+	if _, inside, err := wal.find(fsys, source); err != nil {
+		return err
+	} else if inside {
 		return invalid("SnapshotPath %q must be outside of OutputWALDir %q", cfg.SnapshotPath, cfg.OutputWALDir)
 	}
 	return nil
@@ -223,12 +234,12 @@ type location struct {
 }
 
 // locate returns the location of path, which the configuration calls name.
-func locate(name, path string) (location, error) {
+func locate(fsys durable.FS, name, path string) (location, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return location{}, fmt.Errorf("%s %q: %w", name, path, err)
 	}
-	followed, err := followLinks(abs)
+	followed, err := followLinks(fsys, abs)
 	if err != nil {
 		return location{}, fmt.Errorf("%s %q: %w", name, path, err)
 	}
@@ -242,16 +253,19 @@ func (l location) join(names ...string) location {
 
 // find returns the path of other relative to l, "." if they are the same, and
 // whether other is within l at all.
-func (l location) find(other location) (rel string, within bool) {
-	rel, err := filepath.Rel(l.real, other.real)
-	return rel, err == nil && filepath.IsLocal(rel)
+func (l location) find(fsys durable.FS, other location) (rel string, within bool, err error) {
+	rel, within, err = durable.Within(fsys, l.real, other.real)
+	if err != nil {
+		err = fmt.Errorf("compare %s with %s: %w", other.abs, l.abs, err)
+	}
+	return rel, within, err
 }
 
 // followLinks returns an absolute and clean path without symbolic links. What
 // does not exist yet stays as it is.
-func followLinks(path string) (string, error) {
+func followLinks(fsys durable.FS, path string) (string, error) {
 	for existing := path; ; existing = filepath.Dir(existing) {
-		followed, err := filepath.EvalSymlinks(existing)
+		followed, err := fsys.EvalSymlinks(existing)
 		if errors.Is(err, fs.ErrNotExist) && existing != filepath.Dir(existing) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 
 	"etcd.example/snapshot/internal/bootstrap"
+	"etcd.example/snapshot/internal/durable"
 )
 
 // Plan shows a plan to tests.
@@ -20,7 +21,7 @@ type Plan struct {
 }
 
 func Resolve(ctx context.Context, cfg RestoreConfig, fromReader bool) (*Plan, error) {
-	p, err := cfg.resolve(ctx, fromReader)
+	p, err := cfg.resolve(ctx, durable.OS, fromReader)
 	if p == nil {
 		return nil, err
 	}

@@ -87,12 +87,6 @@ func lockPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
 }
 
-// within reports whether path is dir or below it.
-func within(dir, path string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && filepath.IsLocal(rel)
-}
-
 // resolveParent returns the absolute path with the symbolic links above its
 // last element followed, as far as the directories exist.
 func resolveParent(fsys FS, path string) (string, error) {

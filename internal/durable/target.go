@@ -122,7 +122,15 @@ func (t *Target) stage() (err error) {
 }
 
 func (t *Target) stageWAL() (err error) {
-	if t.wal, err = t.lock(lockPath(t.walDir)); err != nil {
+	path := lockPath(t.walDir)
+	if err := t.makeAbove(path); err != nil {
+		return err
+	}
+	// Again, now that the file system itself says which names are one.
+	if err := t.checkOverlap(); err != nil {
+		return err
+	}
+	if t.wal, err = t.lock(path); err != nil {
 		return err
 	}
 	if err := t.fsys.hold(filepath.Dir(t.wal.path)); err != nil {
@@ -187,9 +195,17 @@ func (t *Target) resolve(cfg TargetConfig) (err error) {
 }
 
 func (t *Target) checkOverlap() error {
-	if within(t.walDir, t.dir) || within(t.dir, t.walDir) || within(lockPath(t.dir), t.walDir) ||
-		within(lockPath(t.walDir), t.dir) {
-		return fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
+	walLock := lockPath(t.walDir)
+	for _, pair := range [][2]string{
+		{t.walDir, t.dir}, {t.dir, t.walDir}, {lockPath(t.dir), t.walDir}, {walLock, t.dir}, {t.dataLock(), walLock},
+	} {
+		_, within, err := Within(t.fsys, pair[0], pair[1])
+		if err != nil {
+			return err
+		}
+		if within {
+			return fmt.Errorf("%s and %s: %w", t.dir, t.walDir, ErrNested)
+		}
 	}
 	return nil
 }
@@ -291,10 +307,8 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 // lock locks the directory at path, making what is missing above it, and
 // removes what a killed call left in it.
 func (t *Target) lock(path string) (*lockDir, error) {
-	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
-	t.created = append(t.created, created...)
-	if err != nil {
-		return nil, retryIfGone(err) // a call that gives up removes what it made
+	if err := t.makeAbove(path); err != nil {
+		return nil, err
 	}
 	l, err := acquire(t.fsys, path)
 	if err != nil {
@@ -305,6 +319,12 @@ func (t *Target) lock(path string) (*lockDir, error) {
 	}
 	t.fsys.own(l.path, lockName)
 	return l, nil
+}
+
+func (t *Target) makeAbove(path string) error {
+	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
+	t.created = append(t.created, created...)
+	return retryIfGone(err) // a call that gives up removes what it made
 }
 
 func (t *Target) dataLock() string {

@@ -127,9 +127,19 @@ func syncFile(fsys FS, name string) error {
 
 // exists reports whether there is anything at name, a symbolic link included.
 func exists(fsys FS, name string) (bool, error) {
-	_, err := fsys.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return false, nil
+	info, err := lstatIfThere(fsys, name)
+	return info != nil, err
+}
+
+// lstatIfThere is Lstat, and nil for what does not exist.
+func lstatIfThere(fsys FS, name string) (fs.FileInfo, error) {
+	info, err := fsys.Lstat(name)
+	if isAbsent(err) {
+		return nil, nil
 	}
-	return err == nil, err
+	return info, err
+}
+
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
