@@ -36,6 +36,11 @@ func (t *Target) Commit() error {
 		}
 	}
 	last := plan[len(plan)-1]
+	if len(plan) > 1 {
+		if err := t.syncStaging(last.from); err != nil {
+			return fmt.Errorf("sync staging: %w", err)
+		}
+	}
 	for i := range plan[:len(plan)-1] {
 		if err := t.writeIntent(&plan[i], last); err != nil {
 			return fmt.Errorf("write intent: %w", err)
@@ -44,6 +49,12 @@ func (t *Target) Commit() error {
 	for _, p := range plan {
 		if err := t.publish(p); err != nil {
 			return fmt.Errorf("publish %s: %w", p.to, err)
+		}
+	}
+	if len(plan) > 1 {
+		// After the other directory of the rename: it must not be in neither.
+		if err := t.fsys.SyncDir(filepath.Dir(last.from)); err != nil {
+			return fmt.Errorf("sync staging: %w", err)
 		}
 	}
 	if err := t.leave(); err != nil {
@@ -76,6 +87,17 @@ func (t *Target) plan() ([]publication, error) {
 	return append(plan, publication{from: filepath.Join(t.TreeDir(), name), to: filepath.Join(t.dir, name), lock: t.data}), nil
 }
 
+// syncStaging makes it durable that name is staged, which an intent relies on.
+func (t *Target) syncStaging(name string) error {
+	for outside := filepath.Dir(t.data.path); name != outside; {
+		name = filepath.Dir(name)
+		if err := t.fsys.SyncDir(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (t *Target) writeIntent(early *publication, last publication) error {
 	content, err := describe(t.fsys, early.from)
 	if err != nil {
@@ -90,7 +112,12 @@ func (t *Target) writeIntent(early *publication, last publication) error {
 		}
 		commit = filepath.Join(last.to, entries[0].Name())
 	}
-	early.intent = &intent{Name: fileName(filepath.Base(early.to)), Commit: fileName(commit), Content: content}
+	early.intent = &intent{
+		Name:    fileName(filepath.Base(early.to)),
+		Commit:  fileName(commit),
+		Staged:  fileName(t.TreeDir()),
+		Content: content,
+	}
 	return early.lock.writeIntent(early.intent)
 }
 

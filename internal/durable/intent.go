@@ -31,6 +31,9 @@ type intent struct {
 	Name fileName `json:"name"`
 	// Commit is the path whose presence means that everything is published.
 	Commit fileName `json:"commit"`
+	// Staged is the directory that holds what the last rename publishes, until
+	// then. Its name is random: no other call has the same.
+	Staged fileName `json:"staged"`
 	// Content is what Name held. If it holds anything else, somebody uses it.
 	Content []entry `json:"content"`
 }
@@ -165,15 +168,11 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 }
 
 // withdraw removes the directory that a killed call published early, unless
-// the call came to its end, or somebody has touched the directory since. dir is
-// where the present call is about to publish: the killed one may have known the
-// same place by another path.
+// that call published everything, or somebody has touched the directory since.
+// dir is where the present call is about to publish.
 func (l *lockDir) withdraw(in intent, dir string) error {
-	commit := string(in.Commit)
-	for _, end := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
-		if there, err := exists(l.fsys, end); err != nil || there {
-			return err
-		}
+	if committed, err := in.committed(l.fsys, dir); err != nil || committed {
+		return err
 	}
 	early := filepath.Join(filepath.Dir(l.path), string(in.Name))
 	info, err := l.fsys.Lstat(early)
@@ -194,4 +193,42 @@ func (l *lockDir) withdraw(in intent, dir string) error {
 		return nil
 	}
 	return l.trash(early)
+}
+
+// committed reports whether the killed call published everything. In doubt it
+// did: a directory that is kept can be removed by hand.
+//
+// The last rename takes away what is staged. While that is still staged, nothing
+// is committed. Once it is neither staged nor published, somebody has moved the
+// published directory away, or a later call for that directory removed what was
+// staged. On a disk that writes a rename in two steps a power cut can do it as
+// well, so a call for the same directory, which does not exist, starts afresh.
+//
+// The killed call may have known the directory dir by another path.
+func (in *intent) committed(fsys FS, dir string) (bool, error) {
+	commit, id := string(in.Commit), filepath.Base(string(in.Staged))
+	for _, path := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
+		if there, err := exists(fsys, path); err != nil || there {
+			return true, err
+		}
+	}
+	for _, lock := range []string{lockPath(dir), filepath.Join(dir, intoLockName)} {
+		if staged, err := holdsAny(fsys, filepath.Join(lock, treeName, id)); err != nil || staged {
+			return false, err
+		}
+	}
+	if staged, err := holdsAny(fsys, string(in.Staged)); err != nil || staged {
+		return false, err
+	}
+	rel, within, err := Within(fsys, dir, filepath.Dir(commit))
+	return !within || rel != ".", err
+}
+
+// holdsAny reports whether there is anything in a directory, if there is one.
+func holdsAny(fsys FS, dir string) (bool, error) {
+	entries, err := fsys.ReadDir(dir)
+	if isAbsent(err) {
+		return false, nil
+	}
+	return len(entries) > 0, err
 }

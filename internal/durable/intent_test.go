@@ -16,7 +16,14 @@ import (
 // published and its data directory is not.
 func killBetween(t *testing.T, l layout) (root string) {
 	t.Helper()
-	for k := 0; ; k++ {
+	_, root = firstBetween(t, l)
+	return root
+}
+
+// firstBetween is killBetween, and at which operation the call is killed.
+func firstBetween(t *testing.T, l layout) (k int, root string) {
+	t.Helper()
+	for ; ; k++ {
 		root = l.prepare(t)
 		var rec durabletest.Recorder
 		require.Error(t, publish(wrap(durabletest.KillAt(k), &rec), l.config(root)))
@@ -26,7 +33,7 @@ func killBetween(t *testing.T, l layout) (root string) {
 	}
 	require.False(t, l.committed(t, root))
 	require.DirExists(t, l.config(root).WALDir)
-	return root
+	return k, root
 }
 
 // early are the layouts with a directory that is published before the data.
@@ -199,6 +206,7 @@ func TestCommittedElsewhere(t *testing.T) {
 	got := list(t, root)
 	delete(got, "srv/.data.restore/") // of the target that was not called for
 	delete(got, "srv/.data.restore/lock")
+	delete(got, "srv/.data.restore/tree/")
 	require.Equal(t, l.complete(), got)
 }
 

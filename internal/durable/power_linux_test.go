@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -22,6 +23,12 @@ var losses = map[string]durabletest.Loss{
 // the power is cut before and after every operation that disk has seen.
 func cutEverywhere(t *testing.T, disk *durabletest.Disk, root string, check func(t *testing.T, last bool)) {
 	t.Helper()
+	cutAt(t, disk, root, func(t *testing.T, k int) { check(t, k == disk.Len()-1) })
+}
+
+// cutAt is cutEverywhere, and tells the moment.
+func cutAt(t *testing.T, disk *durabletest.Disk, root string, check func(t *testing.T, k int)) {
+	t.Helper()
 	for name, loss := range losses {
 		seeds := uint64(1)
 		if name == "some" {
@@ -33,7 +40,7 @@ func cutEverywhere(t *testing.T, disk *durabletest.Disk, root string, check func
 					require.NoError(t, os.RemoveAll(root))
 					require.NoError(t, os.Mkdir(root, 0o700))
 					require.NoError(t, disk.Cut(k, loss, seed, root))
-					check(t, k == disk.Len()-1)
+					check(t, k)
 				})
 			}
 		}
@@ -52,6 +59,28 @@ func TestTargetPowerCut(t *testing.T) {
 					require.Equal(t, l.complete(), list(t, root))
 				}
 				l.requireMended(t, root)
+			})
+		})
+	}
+}
+
+// After a power cut, too, the next call may be for another data directory.
+func TestTargetPowerCutThenElsewhere(t *testing.T) {
+	for _, l := range early() {
+		t.Run(l.name, func(t *testing.T) {
+			root := l.prepare(t)
+			disk, err := durabletest.NewDisk(root)
+			require.NoError(t, err)
+			require.NoError(t, publish(wrap(disk), l.config(root)))
+			commit := 0
+			for k := range disk.Len() {
+				if strings.HasPrefix(disk.At(k), "publish") {
+					commit = k
+				}
+			}
+			cutAt(t, disk, root, func(t *testing.T, k int) {
+				// Until both directories of the rename are synced.
+				l.requireMendedElsewhere(t, root, k == commit || k == commit+1)
 			})
 		})
 	}

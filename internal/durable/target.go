@@ -38,6 +38,7 @@ type Target struct {
 	data    *lockDir // where Dir is built
 	wal     *lockDir // where WALDir is built, nil if there is none
 	created []string // missing parents that were made
+	id      string   // names what this call stages in data, and nothing else
 
 	published []publication
 	leaving   bool // the lock directories may be gone already
@@ -78,7 +79,7 @@ func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 }
 
 func open(fsys FS, cfg TargetConfig) (*Target, error) {
-	t := &Target{fsys: &reserve{FS: fsys}}
+	t := &Target{fsys: &reserve{FS: fsys}, id: randomName()}
 	if err := t.resolve(cfg); err != nil {
 		return nil, err
 	}
@@ -98,12 +99,6 @@ func open(fsys FS, cfg TargetConfig) (*Target, error) {
 
 // stage locks the target and makes the empty trees.
 func (t *Target) stage() (err error) {
-	if t.into {
-		// From when there was no Dir yet.
-		if err := t.tidyLock(lockPath(t.dir)); err != nil {
-			return err
-		}
-	}
 	if t.data, err = t.lock(t.dataLock()); err != nil {
 		return err
 	}
@@ -117,6 +112,20 @@ func (t *Target) stage() (err error) {
 		if err := t.stageWAL(); err != nil {
 			return err
 		}
+	}
+	// After the intent that may ask for what is staged here.
+	if err := t.data.recover(t.dir); err != nil {
+		return err
+	}
+	t.fsys.own(t.data.path, lockName)
+	if t.into {
+		// From when there was no Dir yet.
+		if err := t.tidyLock(lockPath(t.dir)); err != nil {
+			return err
+		}
+	}
+	if err := t.fsys.Mkdir(t.data.join(treeName), dirPerm); err != nil {
+		return err
 	}
 	return t.fsys.Mkdir(t.TreeDir(), dirPerm)
 }
@@ -136,6 +145,10 @@ func (t *Target) stageWAL() (err error) {
 	if err := t.fsys.hold(filepath.Dir(t.wal.path)); err != nil {
 		return err
 	}
+	if err := t.wal.recover(t.dir); err != nil {
+		return err
+	}
+	t.fsys.own(t.wal.path, lockName)
 	if there, err := exists(t.fsys, t.walDir); err != nil {
 		return err
 	} else if there {
@@ -150,7 +163,7 @@ func (t *Target) FS() FS { return t.fsys }
 
 // TreeDir is the directory to fill: what it holds at Commit is what Dir then
 // holds.
-func (t *Target) TreeDir() string { return t.data.join(treeName) }
+func (t *Target) TreeDir() string { return t.data.join(filepath.Join(treeName, t.id)) }
 
 // WALTreeDir is the path at which to make the directory that becomes WALDir. It
 // does not exist yet. Empty without a WALDir.
@@ -254,14 +267,16 @@ func (t *Target) checkFreeLocked() error {
 	return err
 }
 
-// tidy removes what killed calls left beside a target that exists.
+// tidy removes what killed calls left beside a target that exists. What an
+// intent asks for goes after it.
 func (t *Target) tidy() error {
-	locks := []string{lockPath(t.dir)}
-	if t.into {
-		locks = append(locks, t.dataLock())
-	}
+	var locks []string
 	if t.walDir != "" {
 		locks = append(locks, lockPath(t.walDir))
+	}
+	locks = append(locks, lockPath(t.dir))
+	if t.into {
+		locks = append(locks, t.dataLock())
 	}
 	var errs []error
 	for _, path := range locks {
@@ -285,7 +300,7 @@ func (t *Target) tidyLock(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.release(), l.close())
+	return errors.Join(l.recover(t.dir), l.release(), l.close())
 }
 
 // listInto lists what is in an existing target and should not be, and says
@@ -304,21 +319,13 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 	return rest, staged, retryIfGone(err)
 }
 
-// lock locks the directory at path, making what is missing above it, and
-// removes what a killed call left in it.
+// lock locks the directory at path, making what is missing above it. What a
+// killed call left in it is still there.
 func (t *Target) lock(path string) (*lockDir, error) {
 	if err := t.makeAbove(path); err != nil {
 		return nil, err
 	}
-	l, err := acquire(t.fsys, path)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.recover(t.dir); err != nil {
-		return nil, errors.Join(err, l.release(), l.close())
-	}
-	t.fsys.own(l.path, lockName)
-	return l, nil
+	return acquire(t.fsys, path)
 }
 
 func (t *Target) makeAbove(path string) error {
