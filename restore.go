@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/trailer"
 )
@@ -66,7 +67,7 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // only read from
+	defer func() { _ = boltfile.CloseFile(f) }() // only read from
 	if !p.skipHashCheck && !trailer.Present(size) {
 		return noTrailer("file", f, size)
 	}

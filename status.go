@@ -55,7 +55,7 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 	if err != nil {
 		return Status{}, err
 	}
-	defer func() { _ = f.Close() }() // only read from
+	defer func() { _ = boltfile.CloseFile(f) }() // only read from
 	if trailer.Present(size) {
 		size -= trailer.Size
 	}
@@ -91,7 +91,7 @@ func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err e
 	if err != nil {
 		return Status{}, err
 	}
-	defer func() { _ = f.Close() }() // only read from
+	defer func() { _ = boltfile.CloseFile(f) }() // only read from
 	if !trailer.Present(size) {
 		return Status{}, noTrailer("file", f, size)
 	}

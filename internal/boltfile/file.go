@@ -13,9 +13,9 @@ var ErrLocked = errors.New("locked by a running etcd, or by another call that wr
 var ErrNotRegular = errors.New("not a regular file")
 
 // OpenFile opens the file at path for reading, following symbolic links. It
-// takes bbolt's shared lock, which lasts until the file is closed, so that no
-// etcd opens the file meanwhile. A file that one holds is ErrLocked at once; a
-// directory, a fifo or a device is ErrNotRegular.
+// takes bbolt's shared lock, so that no etcd opens the file meanwhile, until
+// [CloseFile]. A file that one holds is ErrLocked at once; a directory, a fifo
+// or a device is ErrNotRegular.
 func OpenFile(path string) (*os.File, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|openNonblock, 0)
 	if err != nil {
@@ -42,3 +42,8 @@ func checkFile(f *os.File) (size int64, err error) {
 	}
 	return info.Size(), lockShared(f)
 }
+
+// CloseFile closes a file that OpenFile has opened. It gives up the lock first:
+// closing alone does not while a process that is just being started has a copy
+// of the descriptor.
+func CloseFile(f *os.File) error { return errors.Join(unlock(f), f.Close()) }

@@ -26,3 +26,11 @@ func lockShared(f *os.File) error {
 	}
 	return err
 }
+
+func unlock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != unix.EINTR {
+			return err
+		}
+	}
+}

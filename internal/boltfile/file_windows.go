@@ -23,3 +23,6 @@ func lockShared(f *os.File) error {
 	}
 	return nil
 }
+
+// Another process gets no copy of the handle.
+func unlock(*os.File) error { return nil }
