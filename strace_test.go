@@ -34,6 +34,13 @@ var (
 	readCalls = []string{"read", "pread64", "getdents64", "newfstatat", "fstat", "statfs", "flock", "close"}
 )
 
+// mustTell are the calls without which there is no success, unless a signal
+// interrupted them. Others have a way around them, such as rmdir(2) after unlink(2).
+var mustTell = []string{
+	"fsync", "fdatasync", "write", "pwrite64", "copy_file_range", "mkdirat", "renameat", "renameat2", "linkat", "ftruncate",
+	"fallocate", "sync_file_range",
+}
+
 // sysCall is the n-th call of its name, among those of one thread that touch
 // path, or among all if path is empty.
 type sysCall struct {
@@ -269,6 +276,7 @@ func (tr *tracer) inject(t *testing.T, op operation, j job, call sysCall, in inj
 	var r answer
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
 	if r.Err == "" {
+		require.False(t, in.errno != syscall.EINTR && slices.Contains(mustTell, call.name), "%v failed without an error", call)
 		requireListing(t, complete, j.Root, log)
 		return
 	}

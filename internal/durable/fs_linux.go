@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +16,7 @@ func renameNoReplace(oldpath, newpath string) error {
 	switch {
 	case err == nil:
 		return nil
-	case isUnavailable(err), err == unix.EINVAL: // this file system, or an old kernel, does not know the flag
+	case isUnavailable(err):
 		return errors.ErrUnsupported
 	}
 	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
@@ -73,9 +72,7 @@ func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64
 	switch {
 	case err == nil:
 		return int64(done), nil
-	case isUnavailable(err), err == unix.EOPNOTSUPP, err == unix.EXDEV, err == unix.EINVAL:
-		// Which of these says "not between these two" depends on the kernel
-		// and the file system.
+	case isUnavailable(err), err == unix.EXDEV: // not between these two
 		return 0, fmt.Errorf("copy_file_range: %w (%w)", errors.ErrUnsupported, err)
 	}
 	return 0, &os.LinkError{Op: "copy_file_range", Old: src.Name(), New: dst.Name(), Err: err}
@@ -89,18 +86,17 @@ func allocate(f *os.File, size int64) error {
 	switch {
 	case err == nil:
 		return nil
-	case isUnavailable(err), err == unix.EOPNOTSUPP:
+	case isUnavailable(err):
 		return errors.ErrUnsupported
 	}
 	return &fs.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 }
 
 func startWriteback(f *os.File, off, n int64) error {
-	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE, unix.EINVAL, unix.ESPIPE)
+	return syncRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 func awaitWriteback(f *os.File, off, n int64) error {
-	// Any other error may be that of a write, which is told only once.
 	return syncRange(f, off, n,
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
@@ -110,16 +106,22 @@ func dropCache(f *os.File, off, n int64) {
 	_ = withFd(f, func(fd uintptr) error { return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED) })
 }
 
-// syncRange takes the errors in refused, too, as the answer of a kernel or a
-// file system that cannot do it.
-func syncRange(f *os.File, off, n int64, flags int, refused ...error) error {
+func syncRange(f *os.File, off, n int64, flags int) error {
 	err := withFd(f, func(fd uintptr) error { return unix.SyncFileRange(int(fd), off, n, flags) })
-	if err == nil || isUnavailable(err) || slices.Contains(refused, err) {
+	if err == nil || isUnavailable(err) || err == unix.ESPIPE { // this is no file with a place on a disk
 		return nil
 	}
+	// That of a write, perhaps, which the kernel tells once.
 	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 }
 
-// isUnavailable says whether the kernel lacks a system call, or a sandbox denies
-// it.
-func isUnavailable(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
+// isUnavailable says whether a system call is not to be had: the kernel does not
+// know it, or its flags, a sandbox denies it, or this file system cannot do it.
+// Which of these says so depends on all three.
+func isUnavailable(err error) bool {
+	switch err {
+	case unix.ENOSYS, unix.EINVAL, unix.EOPNOTSUPP, unix.EPERM, unix.ENOLCK:
+		return true
+	}
+	return false
+}

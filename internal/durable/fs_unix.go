@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -148,5 +149,10 @@ func sameDevice(a, b fs.FileInfo) bool {
 }
 
 // isNotLinkable says whether link(2) wants no second name for this file: it has
-// too many, or it belongs to another project of XFS than the directory.
-func isNotLinkable(err error) bool { return errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) }
+// too many, it belongs to another project of XFS than the directory, or the file
+// system does not know what to make of it.
+func isNotLinkable(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMLINK, unix.EXDEV, unix.EINVAL, unix.ENOLCK}, func(errno error) bool {
+		return errors.Is(err, errno)
+	})
+}
