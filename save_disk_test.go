@@ -23,7 +23,8 @@ type failingFS struct {
 	fail       map[string]error
 	writebacks atomic.Int64 // bytes
 	awaited    atomic.Int64 // bytes
-	dropped    atomic.Int64 // bytes, -1 when what was dropped was not awaited
+	dropped    atomic.Int64 // bytes
+	misplaced  atomic.Bool  // what was dropped was not awaited, or did not follow what was dropped before
 }
 
 type failingFile struct {
@@ -61,8 +62,8 @@ func (f *failingFS) AwaitWriteback(file durable.File, off, n int64) error {
 }
 
 func (f *failingFS) DropCache(file durable.File, off, n int64) {
-	if off == f.dropped.Add(n)-n && off+n > f.awaited.Load() {
-		f.dropped.Store(-1)
+	if off != f.dropped.Add(n)-n || off+n > f.awaited.Load() {
+		f.misplaced.Store(true)
 	}
 }
 
@@ -119,6 +120,7 @@ func TestSaveStartsWritebackEarly(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 24<<20, disk.writebacks.Load())
 	require.EqualValues(t, 16<<20, disk.dropped.Load())
+	require.False(t, disk.misplaced.Load())
 }
 
 func TestSaveFollowsLink(t *testing.T) {

@@ -18,31 +18,35 @@ import (
 // No read may fail unnoticed, whatever it is for.
 func TestEveryReadFails(t *testing.T) {
 	for name, b := range map[string][]byte{
-		"branches": build(t, 1024, false, fill("a", 3000, 100)),
-		"inline":   build(t, 4096, false, fill("a", 2, 10)),
-		"nested":   build(t, 4096, false, nested),
-		"freelist": build(t, 4096, true, fill("a", 3000, 100), drop("a", 3000, 2)),
-		"long":     newFreelist(70_000).b,
-		"large":    build(t, 4096, false, fill("a", 2, 5<<20)),
-		"buckets":  build(t, 4096, false, largeAndNested),
-		"64 KiB":   build(t, 64<<10, false, fill("a", 3000, 100)),
+		"branches":                   build(t, 1024, false, fill("a", 3000, 100)),
+		"inline":                     build(t, 4096, false, fill("a", 2, 10)),
+		"nested":                     build(t, 4096, false, nested),
+		"freelist":                   build(t, 4096, true, fill("a", 3000, 100), drop("a", 3000, 2)),
+		"long":                       newFreelist(70_000).b,
+		"large":                      build(t, 4096, false, fill("a", 2, 5<<20)),
+		"buckets":                    build(t, 4096, false, largeAndNested),
+		"64 KiB":                     build(t, 64<<10, false, fill("a", 3000, 100)),
+		"no first meta page":         withoutMeta(build(t, 1024, false, fill("a", 300, 100)), 0),
+		"no first meta page, 64 KiB": withoutMeta(build(t, 64<<10, false, fill("a", 300, 100)), 0),
+		"no second meta page":        withoutMeta(build(t, 4096, false, fill("a", 300, 100)), 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, fault := range []error{syscall.EIO, io.EOF} {
 				for k := int64(0); ; k++ {
 					r := &snaptest.FaultyReaderAt{ReaderAt: bytes.NewReader(b), FailAt: k, Err: fault}
+					if db, err := boltfile.Open(r, int64(len(b))); err != nil {
+						require.Nil(t, db)
+						requireReadFault(t, err, fault, k)
+						continue
+					}
+					r = &snaptest.FaultyReaderAt{ReaderAt: bytes.NewReader(b), FailAt: k, Err: fault}
 					_, _, err := scan(r, int64(len(b)))
 					if !r.Hit() {
 						require.NoError(t, err)
 						require.GreaterOrEqual(t, k, int64(3))
 						break
 					}
-					var short *boltfile.ShortError
-					if fault == io.EOF {
-						require.ErrorAs(t, err, &short, "read %d", k)
-					} else {
-						require.ErrorIs(t, err, fault, "read %d", k)
-					}
+					requireReadFault(t, err, fault, k)
 				}
 			}
 		})
@@ -109,4 +113,21 @@ func TestLeafPagesAreReadOnce(t *testing.T) {
 			require.Equal(t, r.n.Load(), counted)
 		})
 	}
+}
+
+// withoutMeta damages a meta page.
+func withoutMeta(b []byte, id int) []byte {
+	m := newImage(b)
+	m.field(id, 16)[0]++
+	return m.b
+}
+
+func requireReadFault(t *testing.T, err, fault error, k int64) {
+	t.Helper()
+	if fault != io.EOF {
+		require.ErrorIs(t, err, fault, "read %d", k)
+		return
+	}
+	var short *boltfile.ShortError
+	require.ErrorAs(t, err, &short, "read %d", k)
 }

@@ -2,10 +2,12 @@ package durable_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -67,4 +69,54 @@ func TestRetryEINTR(t *testing.T) {
 	})
 	require.Equal(t, unix.EIO, err)
 	require.Equal(t, 3, calls)
+}
+
+// procfs tells no number of blocks, as file systems in user space may.
+func TestFreeSpaceUnknown(t *testing.T) {
+	n, err := durable.OS.FreeSpace("/proc/self")
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	require.Zero(t, n)
+}
+
+// pagesOf asks cachestat(2) how many pages of a range of f are dirty and how many
+// are on their way to the disk.
+func pagesOf(t *testing.T, f durable.File, off, n int64) (dirty, writeback uint64) {
+	t.Helper()
+	const cachestat = 451 // on every architecture
+	span := [2]uint64{uint64(off), uint64(n)}
+	var stat [5]uint64
+	_, _, errno := unix.Syscall6(cachestat, f.(*os.File).Fd(), uintptr(unsafe.Pointer(&span)), uintptr(unsafe.Pointer(&stat)), 0, 0, 0)
+	if errno == unix.ENOSYS || errno == unix.EPERM || errno == unix.EOPNOTSUPP {
+		t.Skipf("cachestat(2): %v", errno)
+	}
+	require.Zero(t, errno)
+	return stat[1], stat[2]
+}
+
+// Write-back begins when it is asked for, of the range alone, and is over when it
+// was waited for.
+func TestWritebackOfARange(t *testing.T) {
+	t.Setenv("TMPDIR", diskDir)
+	const size, half = 512 << 10, 256 << 10
+	page := uint64(os.Getpagesize())
+	f := create(t, filepath.Join(t.TempDir(), "f"), strings.Repeat("x", half))
+	_, err := f.WriteAt(bytes.Repeat([]byte("x"), half), half) // a write of its own: the kernel may keep each in one piece
+	require.NoError(t, err)
+	var st unix.Statfs_t
+	require.NoError(t, unix.Statfs(f.Name(), &st))
+	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		t.Skip("there is no disk to write to here, or it cannot be asked for a range")
+	}
+	if dirty, _ := pagesOf(t, f, 0, size); dirty != size/page {
+		t.Skipf("%d of %d pages are dirty", dirty, size/page) // written through, or early
+	}
+	require.NoError(t, durable.OS.StartWriteback(f, half, half))
+	dirty, _ := pagesOf(t, f, half, half)
+	require.Zero(t, dirty, "not begun")
+	dirty, _ = pagesOf(t, f, 0, half)
+	require.Equal(t, half/page, dirty, "not asked for")
+	require.NoError(t, durable.OS.AwaitWriteback(f, 0, size))
+	dirty, writeback := pagesOf(t, f, 0, size)
+	require.Zero(t, dirty)
+	require.Zero(t, writeback)
 }

@@ -247,8 +247,31 @@ func TestKeyHash(t *testing.T) {
 func TestCounterEmpty(t *testing.T) {
 	c := keyspace.NewCounter(t.Context())
 	require.Zero(t, live(t, c))
+	require.Zero(t, c.Bytes())
 	c.Close()
 	c.Close()
+}
+
+// A Counter that is closed has no memory, whether it was counted or not.
+func TestCounterGivesBackItsMemory(t *testing.T) {
+	for _, counted := range []bool{false, true} {
+		c := keyspace.NewCounter(t.Context())
+		f := c.NewFeed()
+		for p := range 100 {
+			f.Begin(p)
+			for i := range 1000 {
+				f.Add(c.Fingerprint(fmt.Appendf(nil, "%d/%d", p, i)), false)
+			}
+			f.End()
+		}
+		require.Greater(t, c.Bytes(), 2*keyspace.SlabBytes)
+		if counted {
+			require.Equal(t, 100_000, live(t, c))
+		}
+		c.Close()
+		require.Zero(t, c.Bytes())
+		c.Close()
+	}
 }
 
 func BenchmarkCounter(b *testing.B) {

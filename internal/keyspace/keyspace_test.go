@@ -174,6 +174,35 @@ func TestReadRecordFails(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF, "a file that shrinks")
 }
 
+// hiccup fails once, after so many bytes, and then goes on.
+type hiccup struct {
+	b    []byte
+	left int
+}
+
+func (h *hiccup) Read(p []byte) (int, error) {
+	if h.left == 0 {
+		h.left = -1
+		return 0, io.ErrClosedPipe
+	}
+	if len(h.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(1, len(p))], h.b)
+	h.b = h.b[n:]
+	h.left -= n
+	return n, nil
+}
+
+// What a read has failed for stays unread, also where the next read succeeds.
+func TestReadRecordFailsOnce(t *testing.T) {
+	b := record(t, &mvccpb.KeyValue{Key: []byte("some key"), CreateRevision: 300, ModRevision: 300, Version: 1, Value: make([]byte, 50), Lease: 1 << 40})
+	for at := range b {
+		_, err := keyspace.ReadRecord(&hiccup{b, at}, int64(len(b)), func() io.Writer { return io.Discard })
+		require.ErrorIs(t, err, io.ErrClosedPipe, "after %d bytes", at)
+	}
+}
+
 func FuzzRecord(f *testing.F) {
 	for _, b := range records(f) {
 		f.Add(b)

@@ -146,6 +146,48 @@ func TestWriterUnderlyingFails(t *testing.T) {
 	})
 }
 
+// failingOnce fails at one write, counted from 0.
+type failingOnce struct {
+	bytes.Buffer
+	writes, failAt int
+}
+
+func (w *failingOnce) Write(p []byte) (int, error) {
+	w.writes++
+	if w.writes-1 == w.failAt {
+		return 0, errFull
+	}
+	return w.Buffer.Write(p)
+}
+
+// After an error nothing is passed on any more, also where the next write would
+// succeed: there would be a hole.
+func TestWriterErrorStays(t *testing.T) {
+	file := withTrailer(database(1024))
+	for failAt := range 4 {
+		to := &failingOnce{failAt: failAt}
+		w := trailer.NewWriter(to)
+		var err error
+		rest := file
+		for len(rest) > 0 && err == nil {
+			_, err = w.Write(rest[:min(100, len(rest))])
+			rest = rest[min(100, len(rest)):]
+		}
+		require.ErrorIs(t, err, errFull)
+		passed := to.Len()
+		for range 3 {
+			n, err := w.Write(make([]byte, 100))
+			require.ErrorIs(t, err, errFull)
+			require.Zero(t, n)
+		}
+		d, err := w.Finish()
+		require.ErrorIs(t, err, errFull)
+		require.Zero(t, d)
+		require.Equal(t, passed, to.Len(), "passed on after an error")
+		require.Equal(t, failAt+1, to.writes)
+	}
+}
+
 func TestRead(t *testing.T) {
 	db := database(1024)
 	file := withTrailer(db)
