@@ -168,12 +168,14 @@ func TestWriterErrorStays(t *testing.T) {
 		to := &failingOnce{failAt: failAt}
 		w := trailer.NewWriter(to)
 		var err error
+		n := 0
 		rest := file
 		for len(rest) > 0 && err == nil {
-			_, err = w.Write(rest[:min(100, len(rest))])
+			n, err = w.Write(rest[:min(100, len(rest))])
 			rest = rest[min(100, len(rest)):]
 		}
 		require.ErrorIs(t, err, errFull)
+		require.Zero(t, n)
 		passed := to.Len()
 		for range 3 {
 			n, err := w.Write(make([]byte, 100))
@@ -206,7 +208,15 @@ func TestRead(t *testing.T) {
 
 	_, err = trailer.Read(failingReaderAt{}, 544)
 	require.ErrorIs(t, err, errFull)
+	got, err = trailer.Read(shortReaderAt{}, 544)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Zero(t, got)
 }
+
+// shortReaderAt does not say why it reads too little.
+type shortReaderAt struct{}
+
+func (shortReaderAt) ReadAt(p []byte, _ int64) (int, error) { return len(p) - 1, nil }
 
 type failingReaderAt struct{}
 
