@@ -181,7 +181,7 @@ func (t *Target) Cleanup() error {
 	err := t.takeBack()
 	errs = append(errs, err)
 	for _, l := range t.locks() {
-		if err == nil && !l.free {
+		if err == nil && !l.free && l.recovered {
 			errs = append(errs, l.clear())
 		}
 		errs = append(errs, l.release(), l.close())

@@ -28,6 +28,9 @@ type lockDir struct {
 	path string
 	f    File // the lock file; nil once closed
 	free bool // the lock file is removed: the directory may be another's
+	// recovered: what a killed call left is removed. Before that it may be
+	// needed by the next call, the intent above all.
+	recovered bool
 	// lockless: there are no locks here. The directory belongs to the call that
 	// made it, until that removes it.
 	lockless bool
@@ -173,6 +176,7 @@ func (l *lockDir) recover(dir string) error {
 	if err != nil {
 		return fmt.Errorf("remove leftovers in %s: %w", l.path, err)
 	}
+	l.recovered = true
 	return nil
 }
 
