@@ -59,7 +59,7 @@ func (h *handmade) page(flags uint16, entries []entry) uint64 {
 			o.PutUint64(element[8:], e.child)
 		} else {
 			if e.bucket {
-				element[0] = 1
+				binary.NativeEndian.PutUint32(element, 1)
 			}
 			o.PutUint32(element[4:], pos)
 			o.PutUint32(element[8:], uint32(len(e.key)))

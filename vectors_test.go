@@ -43,6 +43,12 @@ func TestVectors(t *testing.T) {
 			require.NotZero(t, want.Revision)
 
 			m := snapshot.New()
+			if own, _ := byteOrders(); own == bigEndian { // the servers ran on amd64
+				_, err := m.Verify(t.Context(), path)
+				require.ErrorIs(t, err, snapshot.ErrByteOrder)
+				require.NotErrorIs(t, err, snapshot.ErrChecksum)
+				return
+			}
 			t.Run("status", func(t *testing.T) {
 				got, err := m.Status(path)
 				require.NoError(t, err)

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Field is a number in the byte order of the machine on a page: in its header or in an element.
+// Field is a number on a page, in its header or in an element, in the byte order
+// of the machine.
 type Field struct {
 	name    string
 	element bool
@@ -55,16 +56,27 @@ func (f Field) at(data []byte, page uint64, element int) int {
 }
 
 func (f Field) set(data []byte, page uint64, element int, value uint64) {
-	var b [8]byte
-	binary.NativeEndian.PutUint64(b[:], value)
-	copy(data[f.at(data, page, element):], b[:f.size])
+	b := data[f.at(data, page, element):][:f.size]
+	switch f.size {
+	case 2:
+		binary.NativeEndian.PutUint16(b, uint16(value))
+	case 4:
+		binary.NativeEndian.PutUint32(b, uint32(value))
+	default:
+		binary.NativeEndian.PutUint64(b, value)
+	}
 }
 
 func (f Field) get(data []byte, page uint64, element int) uint64 {
-	var b [8]byte
-	at := f.at(data, page, element)
-	copy(b[:], data[at:at+f.size])
-	return binary.NativeEndian.Uint64(b[:])
+	b := data[f.at(data, page, element):][:f.size]
+	switch f.size {
+	case 2:
+		return uint64(binary.NativeEndian.Uint16(b))
+	case 4:
+		return uint64(binary.NativeEndian.Uint32(b))
+	default:
+		return binary.NativeEndian.Uint64(b)
+	}
 }
 
 // Edit reads the file at path, lets f change it and writes back what f returns.
