@@ -1,0 +1,161 @@
+package durable_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/durable"
+)
+
+// callName in the environment makes the test binary call one method of the
+// operating system's FS, in the directory that callDir names, and say how it
+// went.
+const (
+	callName = "DURABLE_TEST_CALL"
+	callDir  = "DURABLE_TEST_DIR"
+)
+
+func init() {
+	if name := os.Getenv(callName); name != "" {
+		for _, c := range systemCalls {
+			if c.name == name {
+				fmt.Print(verdict(c.make(os.Getenv(callDir))))
+			}
+		}
+		os.Exit(0)
+	}
+}
+
+// verdict is "ok", "unsupported" or the last words of an error, which are those
+// of the errno.
+func verdict(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errors.ErrUnsupported):
+		return "unsupported"
+	}
+	words := strings.Split(err.Error(), ": ")
+	return words[len(words)-1]
+}
+
+// systemCalls are the methods of FS that are a system call which may fail in a
+// way that means something.
+var systemCalls = []struct {
+	name, call string
+	make       func(dir string) error
+	// refused is what the method says where the call is not to be had, and
+	// denied where a sandbox says so.
+	refused, denied string
+	// lost says that any other error does not matter.
+	lost bool
+}{
+	{name: "SyncDir", call: "fsync", refused: "ok", denied: "operation not permitted", make: func(dir string) error {
+		return durable.OS.SyncDir(dir)
+	}},
+	{name: "StartWriteback", call: "sync_file_range", refused: "ok", denied: "ok", make: onFile(func(f durable.File) error {
+		return durable.OS.StartWriteback(f, 0, 4096)
+	})},
+	{name: "AwaitWriteback", call: "sync_file_range", refused: "ok", denied: "ok", make: onFile(func(f durable.File) error {
+		return durable.OS.AwaitWriteback(f, 0, 4096)
+	})},
+	{name: "DropCache", call: "fadvise64", refused: "ok", denied: "ok", lost: true, make: onFile(func(f durable.File) error {
+		durable.OS.DropCache(f, 0, 4096)
+		return nil
+	})},
+	{name: "Allocate", call: "fallocate", refused: "ok", denied: "ok", make: onFile(func(f durable.File) error {
+		if err := durable.OS.Allocate(f, 12345); err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err == nil && info.Size() != 12345 {
+			err = fmt.Errorf("%d bytes", info.Size())
+		}
+		return err
+	})},
+	{name: "CopyRange", call: "copy_file_range", refused: "unsupported", denied: "unsupported", make: onFile(func(f durable.File) error {
+		if _, err := f.Write([]byte("0123")); err != nil {
+			return err
+		}
+		n, err := durable.OS.CopyRange(f, 4, f, 0, 4)
+		if err == nil && n != 4 {
+			err = fmt.Errorf("%d bytes", n)
+		}
+		return err
+	})},
+	{name: "FreeSpace", call: "statfs", refused: "unsupported", denied: "unsupported", make: func(dir string) error {
+		n, err := durable.OS.FreeSpace(dir)
+		if err == nil && n <= 0 {
+			err = fmt.Errorf("%d bytes", n)
+		}
+		return err
+	}},
+	{name: "RenameNoReplace", call: "renameat2", refused: "ok", denied: "ok", make: func(dir string) error {
+		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+		if err := os.Mkdir(from, 0o700); err != nil {
+			return err
+		}
+		if err := durable.OS.RenameNoReplace(from, to); err != nil {
+			return err
+		}
+		_, err := os.Stat(to)
+		return err
+	}},
+}
+
+func onFile(do func(f durable.File) error) func(dir string) error {
+	return func(dir string) error {
+		f, err := durable.OS.OpenFile(filepath.Join(dir, "f"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(f), f.Close())
+	}
+}
+
+// Each system call is made, is repeated when a signal interrupts it, and is done
+// without where it is not to be had; any other error comes back.
+func TestSystemCalls(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skipf("no system call was made to fail: %v", err)
+	}
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	if out, err := exec.Command(strace, "-f", "--seccomp-bpf", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+		t.Skipf("no system call was made to fail: strace cannot trace here: %v: %s", err, out)
+	}
+	for _, c := range systemCalls {
+		other := "input/output error"
+		if c.lost {
+			other = "ok"
+		}
+		for errno, want := range map[string]string{
+			"EIO": other, "EINTR:when=1": "ok", "ENOSYS": c.refused, "EINVAL": c.refused, "EOPNOTSUPP": c.refused, "EPERM": c.denied,
+		} {
+			t.Run(c.name+"/"+errno, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				log := filepath.Join(t.TempDir(), "log")
+				cmd := exec.Command(strace, "-f", "--seccomp-bpf", "-o", log, "-e", "trace="+c.call, "-e", "inject="+c.call+":error="+errno, exe)
+				cmd.Env = append(os.Environ(), callName+"="+c.name, callDir+"="+dir)
+				out, err := cmd.Output()
+				require.NoError(t, err)
+				calls, err := os.ReadFile(log)
+				require.NoError(t, err)
+				require.Contains(t, string(calls), "(INJECTED)", "the call is not made")
+				require.Equal(t, want, string(out))
+				if errno == "EINTR:when=1" {
+					require.Equal(t, 2, strings.Count(string(calls), c.call+"("), "made once and once more")
+				}
+			})
+		}
+	}
+}
