@@ -1,8 +1,10 @@
 package durable_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +35,7 @@ func init() {
 	}
 }
 
-// verdict is "ok", "unsupported" or the last words of an error, which are those
+// verdict is "ok", "unsupported", "exists" or the last words of an error, which are those
 // of the errno.
 func verdict(err error) string {
 	switch {
@@ -41,6 +43,8 @@ func verdict(err error) string {
 		return "ok"
 	case errors.Is(err, errors.ErrUnsupported):
 		return "unsupported"
+	case errors.Is(err, fs.ErrExist):
+		return "exists"
 	}
 	words := strings.Split(err.Error(), ": ")
 	return words[len(words)-1]
@@ -56,6 +60,8 @@ var systemCalls = []struct {
 	refused, denied string
 	// lost says that any other error does not matter.
 	lost bool
+	// made is what the method says where all is well, "ok" if it is empty.
+	made string
 }{
 	{name: "SyncDir", call: "fsync", refused: "ok", denied: "operation not permitted", make: func(dir string) error {
 		return durable.OS.SyncDir(dir)
@@ -108,6 +114,13 @@ var systemCalls = []struct {
 		_, err := os.Stat(to)
 		return err
 	}},
+	{name: "RenameNoReplace over something", call: "renameat2", made: "exists", refused: "exists", denied: "exists", make: func(dir string) error {
+		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+		if err := errors.Join(os.Mkdir(from, 0o700), os.Mkdir(to, 0o700)); err != nil {
+			return err
+		}
+		return durable.OS.RenameNoReplace(from, to)
+	}},
 }
 
 func onFile(do func(f durable.File) error) func(dir string) error {
@@ -133,12 +146,12 @@ func TestSystemCalls(t *testing.T) {
 		t.Skipf("no system call was made to fail: strace cannot trace here: %v: %s", err, out)
 	}
 	for _, c := range systemCalls {
-		other := "input/output error"
+		well, other := cmp.Or(c.made, "ok"), "input/output error"
 		if c.lost {
-			other = "ok"
+			other = well
 		}
 		for errno, want := range map[string]string{
-			"EIO": other, "EINTR:when=1": "ok", "ENOSYS": c.refused, "EINVAL": c.refused, "EOPNOTSUPP": c.refused, "EPERM": c.denied,
+			"EIO": other, "EINTR:when=1": well, "ENOSYS": c.refused, "EINVAL": c.refused, "EOPNOTSUPP": c.refused, "EPERM": c.denied,
 		} {
 			t.Run(c.name+"/"+errno, func(t *testing.T) {
 				t.Parallel()
