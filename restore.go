@@ -42,15 +42,22 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // the copy edited, in one transaction. The file is never mapped into memory, so
 // a 32-bit process restores databases of any size.
 //
-// Errors are [ErrConfig], before anything is written; [ErrExists] when the data
+// Errors are [ErrConfig], before anything is written, unless two names turn out
+// to be one to the file system when their directories are made; [ErrExists] when the data
 // directory exists (see AllowEmptyDataDir) or the WAL directory does;
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
 // with [ErrTruncated] where the file ends too early; [ErrByteOrder], before
 // anything is written; [ErrInUse] also when a
 // running etcd holds the snapshot file; syscall.ENOSPC, with how much is needed
 // and how much there is, also where the copy would share the room of the
-// snapshot; the context's error, within 100 ms of its end except
-// while the system is busy with one call, such as removing a large file.
+// snapshot; the context's error.
+//
+// Once its context has ended the call returns within 100 ms plus the time that it
+// takes to remove what was copied: about 0.06 s a GB on ext4, 0.02 s on XFS, and
+// 0.3 s on an ext4 without a journal that discards blocks as they become free. An
+// overloaded disk or processor can make both longer, since nothing interrupts a
+// single system call; such calls were seen to take 0.4 s. A call that has begun to
+// publish the directory is no longer cancelled. Nothing runs on after the return.
 //
 // A symbolic link above the target is followed. One at the target itself is
 // something that exists; with AllowEmptyDataDir it is followed too.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -132,4 +135,84 @@ func TestRestoreCancelledBeforeItIsPublished(t *testing.T) {
 	err := quick(&cancelAt{kind: "allocate", nth: 1, cancel: cancel}).RestoreContext(ctx, config(path, filepath.Join(dir, "data")))
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
+// slowFS writes 40 MiB a second, in the time of the bubble that it is used in.
+type slowFS struct{ durable.FS }
+
+func (slowFS) wait(n int64) { time.Sleep(time.Duration(n) * time.Second / (40 << 20)) }
+
+func (s slowFS) CopyRange(dst durable.File, dstOff int64, src durable.File, srcOff, n int64) (int64, error) {
+	s.wait(n)
+	return s.FS.CopyRange(dst, dstOff, src, srcOff, n)
+}
+
+func (s slowFS) StartWriteback(f durable.File, off, n int64) error {
+	s.wait(n)
+	return s.FS.StartWriteback(f, off, n)
+}
+
+func (s slowFS) AwaitWriteback(f durable.File, off, n int64) error {
+	s.wait(n)
+	return s.FS.AwaitWriteback(f, off, n)
+}
+
+// No call of the system is for so many bytes that a slow disk takes long for it.
+func TestRestoreCancelledOnASlowDisk(t *testing.T) {
+	path := snaptest.NewDB().Large(40_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	for name, skip := range map[string]bool{"Restore": false, "Restore, no digest": true, "RestoreFrom": false} {
+		t.Run(name, func(t *testing.T) {
+			cancelled := 0
+			for after := 5 * time.Millisecond; ; after += 230 * time.Millisecond {
+				dir, finished := t.TempDir(), false
+				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					var at time.Time
+					time.AfterFunc(after, func() { at = time.Now(); cancel() })
+					m := snapshot.New(snapshot.WithFS(slowFS{quickFS()}))
+					cfg := config(path, filepath.Join(dir, "data"))
+					cfg.SkipHashCheck = skip
+					var err error
+					if name == "RestoreFrom" {
+						f, oerr := os.Open(path)
+						require.NoError(t, oerr)
+						defer func() { require.NoError(t, f.Close()) }()
+						cfg.SnapshotPath = ""
+						err = m.RestoreFrom(ctx, f, cfg)
+					} else {
+						err = m.RestoreContext(ctx, cfg)
+					}
+					if finished = err == nil; finished {
+						return
+					}
+					require.ErrorIs(t, err, context.Canceled)
+					require.LessOrEqual(t, time.Since(at), 100*time.Millisecond, "cancelled after %v", after)
+				})
+				if finished {
+					break
+				}
+				cancelled++
+				require.Empty(t, snaptest.TreeList(t, dir))
+			}
+			require.Greater(t, cancelled, 5)
+		})
+	}
+}
+
+// A disk that is quick is given more at a time, up to a bound.
+func TestRestoreOnAQuickDisk(t *testing.T) {
+	path := snaptest.NewDB().Large(40_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	dir := t.TempDir()
+	var rec durabletest.Recorder
+	synctest.Test(t, func(t *testing.T) { // where calls take no time at all
+		require.NoError(t, quick(&rec).Restore(config(path, filepath.Join(dir, "data"))))
+	})
+	sizes := map[string][]int64{}
+	for _, op := range rec.Ops() {
+		sizes[op.Kind] = append(sizes[op.Kind], op.Size>>20)
+	}
+	require.Equal(t, []int64{1, 2, 4, 8, 8, 8}, sizes["copy"][:6])
+	require.Equal(t, []int64{1, 2, 4, 8, 8, 8}, sizes["await"][:6])
+	require.LessOrEqual(t, slices.Max(sizes["writeback"]), int64(8))
 }

@@ -7,18 +7,15 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/trailer"
 )
 
-const (
-	// copyPiece is how many bytes the kernel copies at a time.
-	copyPiece = 8 << 20
-	// copyBuffer is how many bytes are read at a time where it cannot.
-	copyBuffer = 1 << 20
-)
+// copyBuffer is how many bytes are read at a time where the kernel cannot copy.
+const copyBuffer = 1 << 20
 
 // copied is what a copyFunc has done so far.
 type copied struct {
@@ -36,7 +33,8 @@ type fileCopy struct {
 	dst      durable.File
 	skipHash bool
 
-	plain []byte // buffer, once the kernel has refused to copy
+	plain     []byte // buffer, once the kernel has refused to copy
+	writeback pieces
 }
 
 // run is a copyFunc.
@@ -97,14 +95,17 @@ func (c *fileCopy) run(caller context.Context, mt *meter) (copied, error) {
 // copyPieces copies size bytes and tells how far it has come.
 func (c *fileCopy) copyPieces(ctx context.Context, size int64, mt *meter, done func(end int64)) error {
 	defer boltfile.ReadAhead(ctx, c.src, size)()
+	var p pieces
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := c.copyPiece(off, min(copyPiece, size-off))
+		start := time.Now()
+		n, err := c.copyPiece(off, min(p.next(), size-off))
 		if err != nil {
 			return fmt.Errorf("copy at byte %d of %d: %w", off, size, err)
 		}
+		p.took(n, time.Since(start))
 		off += n
 		mt.add(n)
 		done(off)
@@ -138,28 +139,12 @@ func (c *fileCopy) copyPiece(off, n int64) (int64, error) {
 // startWriteback asks for the write-back of what has been copied. It waits where
 // the queue of the disk is full.
 func (c *fileCopy) startWriteback(ctx context.Context, off, end int64) error {
-	return inPieces(ctx, off, end, func(off, n int64) error {
+	return c.writeback.each(ctx, off, end, func(off, n int64) error {
 		if err := c.fs.StartWriteback(c.dst, off, n); err != nil {
 			return fmt.Errorf("start write-back: %w", err)
 		}
 		return nil
 	})
-}
-
-// inPieces calls do for one piece of a range after the other. A context that
-// ends waits for one of them at the most.
-func inPieces(ctx context.Context, off, end int64, do func(off, n int64) error) error {
-	for off < end {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := min(copyPiece, end-off)
-		if err := do(off, n); err != nil {
-			return err
-		}
-		off += n
-	}
-	return nil
 }
 
 // follower does something with what has been copied, on a goroutine of its own.
@@ -219,7 +204,7 @@ const maxEmptyReads = 100
 
 // run is a copyFunc.
 func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
-	blocks := newBlockWriter(&writebackWriter{fs: c.fs, f: c.dst})
+	blocks := newBlockWriter(&writebackWriter{fs: c.fs, f: c.dst, paced: new(pieces)})
 	defer blocks.abandon()
 	for empty := 0; ; {
 		if err := ctx.Err(); err != nil {

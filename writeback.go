@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"time"
 
 	"etcd.example/snapshot/internal/durable"
 )
@@ -14,7 +15,8 @@ const writebackStep = 8 << 20
 type writebackWriter struct {
 	fs      durable.FS
 	f       durable.File
-	drop    bool // out of the page cache, what is on the disk
+	drop    bool    // out of the page cache, what is on the disk
+	paced   *pieces // finds the steps where a cancelled call must not wait long
 	written int64
 	started int64 // bytes whose write-back has been asked for
 	dropped int64
@@ -23,17 +25,28 @@ type writebackWriter struct {
 func (w *writebackWriter) Write(p []byte) (int, error) {
 	n, err := w.f.WriteAt(p, w.written)
 	w.written += int64(n)
-	if err == nil && w.written-w.started >= writebackStep {
+	if err == nil && w.written-w.started >= w.step() {
 		err = w.writeback()
 	}
 	return n, err
 }
 
+func (w *writebackWriter) step() int64 {
+	if w.paced == nil {
+		return writebackStep
+	}
+	return w.paced.next()
+}
+
 // writeback starts to write out what is new, and drops what was new before: the
 // disk has had the time of one step for it.
 func (w *writebackWriter) writeback() error {
+	begin := time.Now()
 	if err := w.fs.StartWriteback(w.f, w.started, w.written-w.started); err != nil {
 		return fmt.Errorf("start write-back: %w", err)
+	}
+	if w.paced != nil {
+		w.paced.took(w.written-w.started, time.Since(begin))
 	}
 	if w.drop && w.started > 0 {
 		if err := w.fs.AwaitWriteback(w.f, w.dropped, w.started-w.dropped); err != nil {
