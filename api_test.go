@@ -36,6 +36,7 @@ var (
 	_ func(...snapshot.Option) *snapshot.V3Manager  = snapshot.New
 	_ func(*zap.Logger) snapshot.Option             = snapshot.WithLogger
 	_ func(func(snapshot.Progress)) snapshot.Option = snapshot.WithProgress
+	_ func(time.Duration) snapshot.Option           = snapshot.WithConnectTimeout
 	_ func(time.Duration) snapshot.Option           = snapshot.WithStallTimeout
 	_ snapshot.Manager                              = (*snapshot.V3Manager)(nil)
 	_                                               = snapshot.RestoreConfig{SnapshotPath: "", Name: "", OutputDataDir: "", OutputWALDir: "", PeerURLs: []string{}, InitialCluster: "", InitialClusterToken: "", SkipHashCheck: false, InitialMmapSize: uint64(0), RevisionBump: uint64(0), MarkCompacted: false, AllowEmptyDataDir: false, DropAlarms: false}

@@ -20,7 +20,12 @@ import (
 var (
 	// ErrEndpoints: Save was given no endpoint or more than one.
 	ErrEndpoints = errors.New("exactly one endpoint is needed")
-	// ErrStalled: the server sent no snapshot bytes for the stall timeout.
+	// ErrUnreachable: no connection to the server came about within the connect
+	// timeout, or one side refuses the certificate of the other. The message has
+	// the last reason.
+	ErrUnreachable = errors.New("no connection to the server")
+	// ErrStalled: the server, once connected, sent no snapshot bytes for the
+	// stall timeout.
 	ErrStalled = errors.New("no bytes from the server within the stall timeout")
 	// ErrTruncated: a stream or a file ended before its announced end.
 	ErrTruncated = errors.New("ended early")

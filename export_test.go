@@ -1,6 +1,10 @@
 package snapshot
 
-import "etcd.example/snapshot/internal/durable"
+import (
+	"time"
+
+	"etcd.example/snapshot/internal/durable"
+)
 
 // WithFS makes Save and Restore work on fsys, except for what bbolt writes.
 func WithFS(fsys durable.FS) Option {
@@ -18,3 +22,9 @@ var CheckDigest = checkDigest
 
 // Inspect is Status of any reader and, if strict, Verify without the digest.
 var Inspect = inspect
+
+// Timeouts are those that m works with; less than 0 is none.
+func Timeouts(m *V3Manager) (connect, stall time.Duration) {
+	m = m.withDefaults()
+	return m.connectTimeout, m.stallTimeout
+}

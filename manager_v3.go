@@ -8,62 +8,100 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
+// DefaultConnectTimeout is how long Save waits for a connection to the server
+// unless [WithConnectTimeout] says otherwise.
+const DefaultConnectTimeout = 10 * time.Second
+
 // DefaultStallTimeout is how long Save waits for the next snapshot byte unless
 // [WithStallTimeout] says otherwise.
 const DefaultStallTimeout = time.Minute
 
 // V3Manager is the Manager for v3 snapshots, with what goes beyond the
-// documented interface. [New] makes one; the zero value is of no use. It is
-// immutable and safe for concurrent use; any number of calls may run at once.
+// documented interface. The zero value works as one that [New] makes without
+// options. It is immutable and safe for concurrent use; any number of calls may
+// run at once.
 type V3Manager struct {
-	lg           *zap.Logger
-	progress     func(Progress)
-	stallTimeout time.Duration
-	fs           durable.FS
+	lg             *zap.Logger
+	progress       func(Progress)
+	connectTimeout time.Duration // 0 is the default, less is none
+	stallTimeout   time.Duration // 0 is the default, less is none
+	fs             durable.FS
 }
 
 var _ Manager = (*V3Manager)(nil)
 
-// Option changes how a [V3Manager] works.
+// Option changes how a [V3Manager] works. A nil Option changes nothing.
 type Option func(*V3Manager)
 
-// New returns a V3Manager. Without options it is silent, reports no progress
-// and gives up on a server after [DefaultStallTimeout] without a byte.
+// New returns a V3Manager. Without options it is silent, reports no progress,
+// and gives up on a server after [DefaultConnectTimeout] without a connection or
+// [DefaultStallTimeout] without a byte.
 func New(opts ...Option) *V3Manager {
-	m := &V3Manager{
-		lg:           zap.NewNop(),
-		stallTimeout: DefaultStallTimeout,
-		fs:           durable.OS,
-	}
+	m := new(V3Manager)
 	for _, opt := range opts {
-		opt(m)
+		if opt != nil {
+			opt(m)
+		}
 	}
-	return m
+	return m.withDefaults()
+}
+
+// withDefaults fills in what no option has set. Each operation begins with it,
+// for managers that New has not made.
+func (m *V3Manager) withDefaults() *V3Manager {
+	set := *m
+	if set.lg == nil {
+		set.lg = zap.NewNop()
+	}
+	if set.connectTimeout == 0 {
+		set.connectTimeout = DefaultConnectTimeout
+	}
+	if set.stallTimeout == 0 {
+		set.stallTimeout = DefaultStallTimeout
+	}
+	if set.fs == nil {
+		set.fs = durable.OS
+	}
+	return &set
 }
 
 // WithLogger logs to lg. A nil lg is silent.
 func WithLogger(lg *zap.Logger) Option {
-	return func(m *V3Manager) {
-		if lg == nil {
-			lg = zap.NewNop()
-		}
-		m.lg = lg
-	}
+	return func(m *V3Manager) { m.lg = lg }
 }
 
 // WithProgress calls report as bytes are done, on the goroutine that called the
 // operation. When several operations of the manager run at once, report is
-// called concurrently. It must return quickly: the work waits for it.
+// called concurrently. It must return quickly: the work waits for it. A nil
+// report is none.
 func WithProgress(report func(Progress)) Option {
 	return func(m *V3Manager) { m.progress = report }
 }
 
+// WithConnectTimeout ends a Save with [ErrUnreachable] when no connection to the
+// server has come about after d. Until then it tries again, so a server that
+// comes up in time is used. Zero or less turns it off: a server is then tried
+// until the context ends. What a connection needs is a TCP connection, a TLS
+// handshake where the endpoint or the TLS of the Config wants one, and an answer in
+// HTTP/2.
+func WithConnectTimeout(d time.Duration) Option {
+	return func(m *V3Manager) { m.connectTimeout = orNone(d) }
+}
+
 // WithStallTimeout ends a Save with [ErrStalled] when the server has sent no
-// snapshot byte for d, from the first attempt to connect on. Messages without
-// bytes do not count. Zero or less turns it off: a silent server is then
-// waited for until the context ends.
+// snapshot byte for d, from the connection on. Messages without bytes do not
+// count. Zero or less turns it off: a silent server is then waited for until
+// the context ends.
 func WithStallTimeout(d time.Duration) Option {
-	return func(m *V3Manager) { m.stallTimeout = d }
+	return func(m *V3Manager) { m.stallTimeout = orNone(d) }
+}
+
+// orNone keeps what turns a timeout off apart from one that was never set.
+func orNone(d time.Duration) time.Duration {
+	if d <= 0 {
+		return -1
+	}
+	return d
 }
 
 // Phase names a part of an operation.

@@ -63,6 +63,7 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // something that exists; with AllowEmptyDataDir it is followed too.
 func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err error) {
 	defer wrap("restore", cfg.SnapshotPath, &err)
+	m = m.withDefaults()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -102,6 +103,7 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 // panics, so does RestoreFrom, and nothing is left.
 func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
 	defer wrap("restore", "", &err)
+	m = m.withDefaults()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

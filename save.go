@@ -36,16 +36,24 @@ type Saved struct {
 // publish a whole file, the last one to end wins.
 //
 // An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
-// [ErrStalled] means that the server could not be reached, or sent no byte, for
-// the time of [WithStallTimeout], or that a login took longer than the
-// DialTimeout of cfg; [ErrTruncated] that the stream ended before the number of
-// bytes that the server announced; [ErrNoTrailer] that it ended right there,
-// without the digest; [ErrChecksum] that the digest differs; [ErrCorrupt] that
-// what the server announced or sent cannot be a snapshot.
+// [ErrUnreachable] means that no connection came about within the time of
+// [WithConnectTimeout], with the last reason. A refused, reset or failed attempt is
+// repeated until then. It is not repeated where Save, with the TLS of cfg,
+// refuses the certificate of the server or the server that of Save, or where the
+// server does not speak TLS. [ErrStalled] means that a server that was connected
+// sent no byte for the time of [WithStallTimeout]. Where a login takes longer
+// than the DialTimeout of cfg, the error is one of these two, and
+// [context.DeadlineExceeded] too.
+//
+// [ErrTruncated] means that the stream ended before the number of bytes that the
+// server announced; [ErrNoTrailer] that it ended right there, without the digest;
+// [ErrChecksum] that the digest differs; [ErrCorrupt] that what the server
+// announced or sent cannot be a snapshot. What the
+// server refuses, it refuses as it would with etcd's client: errors of package
+// rpctypes and gRPC status codes are found with [errors.Is] and status.Code.
+//
 // When ctx ends, so does the stream, and the error matches [context.Canceled]
-// or [context.DeadlineExceeded]. What the server refuses, it refuses as it
-// would with etcd's client: errors of package rpctypes and gRPC status codes
-// are found with [errors.Is] and status.Code.
+// or [context.DeadlineExceeded], and the cause of ctx if it has one.
 //
 // On Linux a large snapshot does not push other files, such as the database of
 // an etcd on the same machine, out of the page cache: but for its last 16 MiB,
@@ -54,13 +62,19 @@ type Saved struct {
 //
 // cfg means what it means to [clientv3.New], and is not modified. Windows and
 // message sizes that it sets are kept; where it sets none, Save has windows
-// large enough for a distant member. Interceptors for streams in DialOptions get
-// messages of the snapshot in a type of this package, which is no proto.Message.
+// large enough for a distant member. It repeats attempts to connect after 50 ms
+// to 1 s unless DialOptions say otherwise. Interceptors for streams in DialOptions
+// get messages of the snapshot in a type of this package, which is no
+// proto.Message. With a dialer or transport credentials in DialOptions,
+// ErrUnreachable has the reason in the words of gRPC alone, and comes when the
+// connect timeout is over.
+//
 // Save logs, and the client does, to cfg.Logger, or if that is nil to the
 // manager's logger: LogConfig is ignored. So is AutoSyncInterval, which could
 // lead to another member.
 func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
 	defer wrap("save", dbPath, &err)
+	m = m.withDefaults()
 	if err := checkEndpoint(cfg); err != nil {
 		return err
 	}
@@ -103,6 +117,7 @@ func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string
 // when ctx ends, it returns after the Write that is under way.
 func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (saved Saved, err error) {
 	defer wrap("save", "", &err)
+	m = m.withDefaults()
 	if err := checkEndpoint(cfg); err != nil {
 		return Saved{}, err
 	}
@@ -112,10 +127,10 @@ func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer
 // download streams one snapshot to w: client, stream, verification.
 func (m *V3Manager) download(ctx context.Context, cfg clientv3.Config, lg *zap.Logger, w io.Writer) (Saved, error) {
 	start := time.Now()
-	watch := watchStall(ctx, m.stallTimeout)
+	watch := watchSave(ctx, cfg.Endpoints[0], m.connectTimeout, m.stallTimeout)
 	defer watch.end()
 
-	client, err := newSaveClient(watch.ctx, cfg, lg)
+	client, err := newSaveClient(watch, cfg, lg)
 	if err != nil {
 		return Saved{}, fmt.Errorf("make client: %w", watch.explain(err))
 	}

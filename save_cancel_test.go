@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,62 +17,6 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 )
-
-func TestSaveFromUnreachable(t *testing.T) {
-	endpoints := map[string]struct {
-		endpoint func(testing.TB) string
-		text     string
-	}{
-		"silent":   {endpoint: snaptest.SilentEndpoint},
-		"refusing": {endpoint: snaptest.RefusingEndpoint, text: "connection refused"},
-	}
-	for name, tc := range endpoints {
-		for login, user := range map[string]string{"": "", " with login": "root"} {
-			t.Run(name+login, func(t *testing.T) {
-				saveForms(t, func(t *testing.T, fetch savedBy) {
-					snaptest.NoLeaks(t)
-					cfg := clientv3.Config{Endpoints: []string{tc.endpoint(t)}, Username: user, Password: user}
-
-					_ = stalled(t, func(stall time.Duration) error {
-						_, err := fetch(t.Context(), t, snapshot.New(snapshot.WithStallTimeout(stall)), cfg)
-						return err
-					}, func(err error) bool { return strings.Contains(err.Error(), tc.text) || user != "" })
-
-					m := snapshot.New(snapshot.WithStallTimeout(0))
-					ctx, cancel := context.WithTimeout(t.Context(), shortStall)
-					defer cancel()
-					_, err := fetch(ctx, t, m, cfg)
-					require.ErrorIs(t, err, context.DeadlineExceeded)
-					requireNoOther(t, err, context.DeadlineExceeded)
-
-					ctx, cancel = context.WithCancel(t.Context())
-					time.AfterFunc(shortStall/4, cancel)
-					_, err = fetch(ctx, t, m, cfg)
-					require.ErrorIs(t, err, context.Canceled)
-					requireNoOther(t, err, context.Canceled)
-				})
-			})
-		}
-	}
-}
-
-func TestSaveLoginTimeout(t *testing.T) {
-	snaptest.NoLeaks(t)
-	cfg := clientv3.Config{
-		Endpoints: []string{snaptest.SilentEndpoint(t)}, Username: "root", Password: "root",
-		DialTimeout: shortStall / 4,
-	}
-	_, err := snapshot.New().SaveTo(t.Context(), cfg, io.Discard)
-	require.ErrorIs(t, err, snapshot.ErrStalled)
-	require.ErrorIs(t, err, context.DeadlineExceeded, "as etcd's client says it")
-	require.ErrorContains(t, err, "DialTimeout of 50ms")
-	ctx, cancel := context.WithTimeout(t.Context(), shortStall/8)
-	defer cancel()
-	cfg.DialTimeout = longStall
-	_, err = snapshot.New().SaveTo(ctx, cfg, io.Discard)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	requireNoOther(t, err, context.DeadlineExceeded)
-}
 
 func TestSaveLoginEndsWithConfigContext(t *testing.T) {
 	snaptest.NoLeaks(t)

@@ -3,17 +3,14 @@ package snapshot
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/backoff"
 )
 
 // What the connection of a Save asks for unless the caller's Config asks for
@@ -28,16 +25,23 @@ const (
 	// saveMessage is how many bytes a message may have. Servers send 32 KiB;
 	// one that sends more than this must not fill the memory.
 	saveMessage = 64 << 20
+	// saveAttempt is how long one attempt to connect may take, as in gRPC.
+	saveAttempt = 20 * time.Second
 )
 
+// saveBackoff is the wait between attempts to connect. That of gRPC begins with
+// a second and grows to two minutes: a server that comes back would be found
+// too late.
+var saveBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
 // newSaveClient returns a client for one stream. It has no life of its own: a
-// login that waits ends with ctx, and the client does.
-func newSaveClient(ctx context.Context, cfg clientv3.Config, lg *zap.Logger) (*clientv3.Client, error) {
+// login that waits ends with the context of watch, and the client does.
+func newSaveClient(watch *saveWatch, cfg clientv3.Config, lg *zap.Logger) (*clientv3.Client, error) {
 	if cfg.Context == nil {
 		cfg.Context = context.Background()
 	}
 	base, cancel := context.WithCancelCause(cfg.Context)
-	context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	context.AfterFunc(watch.ctx, func() { cancel(context.Cause(watch.ctx)) })
 
 	cfg.Context = base
 	cfg.Logger = lg
@@ -45,14 +49,15 @@ func newSaveClient(ctx context.Context, cfg clientv3.Config, lg *zap.Logger) (*c
 	if cfg.MaxCallRecvMsgSize == 0 {
 		cfg.MaxCallRecvMsgSize = max(saveMessage, cfg.MaxCallSendMsgSize)
 	}
-	cfg.DialOptions = append([]grpc.DialOption{ // the last one wins
+	cfg.DialOptions = slices.Concat([]grpc.DialOption{ // the last one wins
 		grpc.WithInitialWindowSize(saveWindow),
 		grpc.WithInitialConnWindowSize(saveWindow),
 		grpc.WithReadBufferSize(saveReadBuffer),
-	}, cfg.DialOptions...)
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: saveBackoff, MinConnectTimeout: saveAttempt}),
+	}, watch.dialOptions(cfg), cfg.DialOptions)
 	client, err := clientv3.New(cfg)
 	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // that of the login
-		err = fmt.Errorf("%w, or rather the DialTimeout of %v: %w", ErrStalled, cfg.DialTimeout, err)
+		err = watch.timedOut(cfg.DialTimeout, err)
 	}
 	return client, err
 }
@@ -82,84 +87,4 @@ func (t *streamTap) Snapshot(ctx context.Context, req *pb.SnapshotRequest, opts 
 	opts = append(slices.Clip(opts), grpc.ForceCodecV2(newSnapshotCodec()))
 	t.stream, t.err = t.MaintenanceClient.Snapshot(ctx, req, opts...)
 	return nil, errTapped
-}
-
-// stallWatch ends a context when the server is silent for too long. Its methods
-// are called by one goroutine.
-type stallWatch struct {
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	timeout time.Duration
-	timer   *time.Timer // nil: the server may be silent for ever
-	stalled error
-}
-
-// watchStall starts to wait for bytes. end must be called.
-func watchStall(ctx context.Context, timeout time.Duration) *stallWatch {
-	w := &stallWatch{timeout: timeout, stalled: fmt.Errorf("%w of %v", ErrStalled, timeout)}
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	if timeout > 0 {
-		w.timer = time.AfterFunc(timeout, func() { w.cancel(w.stalled) })
-	}
-	return w
-}
-
-// pause stops the clock while it is not the server that is waited for.
-func (w *stallWatch) pause() {
-	if w.timer != nil {
-		w.timer.Stop()
-	}
-}
-
-// restart is for when bytes have come.
-func (w *stallWatch) restart() {
-	if w.timer != nil {
-		w.timer.Reset(w.timeout)
-	}
-}
-
-func (w *stallWatch) end() {
-	w.pause()
-	w.cancel(nil)
-}
-
-// explain says why the client or the stream failed with err: because the server
-// stalled, because the caller's context ended, or because of the server.
-func (w *stallWatch) explain(err error) error {
-	if w.ctx.Err() == nil {
-		return serverError(w.ctx, err)
-	}
-	cause := context.Cause(w.ctx)
-	if cause != w.stalled && !errors.Is(cause, w.ctx.Err()) {
-		cause = fmt.Errorf("%w: %w", w.ctx.Err(), cause)
-	}
-	switch detail := status.Convert(err).Message(); detail {
-	case context.Canceled.Error(), context.DeadlineExceeded.Error():
-		return cause
-	default: // gRPC knows, for one, why there was no connection
-		return fmt.Errorf("%w: %s", cause, detail)
-	}
-}
-
-// serverError gives what etcd answered both of its identities: the one that
-// etcd's client gives it and the gRPC status that it came as.
-func serverError(ctx context.Context, err error) error {
-	var named rpctypes.EtcdError
-	if errors.As(rpctypes.Error(err), &named) {
-		return &answer{EtcdError: named}
-	}
-	// The server keeps the deadline too, and its clock can be the first.
-	if _, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded {
-		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
-	}
-	return err
-}
-
-// answer is an error of etcd's.
-type answer struct {
-	rpctypes.EtcdError
-}
-
-func (a *answer) Unwrap() []error {
-	return []error{a.EtcdError, status.Error(a.Code(), a.Error())}
 }

@@ -1,11 +1,9 @@
 package snapshot_test
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,20 +67,6 @@ func TestSaveWithTLS(t *testing.T) {
 			}))
 			put(t, e, 50, 40_000)
 			requireSaved(t, e.ClientConfig())
-
-			cfg := e.ClientConfig()
-			cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12} // does not know the CA
-			why := "tls: failed to verify certificate"
-			if mutual {
-				cfg.TLS = e.TLSConfig(false) // has no certificate
-				why = "latest balancer error"
-			}
-			saveForms(t, func(t *testing.T, fetch savedBy) {
-				_ = stalled(t, func(stall time.Duration) error {
-					_, err := fetch(t.Context(), t, snapshot.New(snapshot.WithStallTimeout(stall)), cfg)
-					return err
-				}, func(err error) bool { return strings.Contains(err.Error(), why) })
-			})
 		})
 	}
 }

@@ -279,19 +279,25 @@ func TestSaveFromFaultyServer(t *testing.T) {
 	}
 }
 
-// stalled runs save with a stall timeout and wants ErrStalled. On a busy machine
-// the server may not have come as far as the test wants, which is when reached
-// is false; then it runs save again with more time.
+// stalled runs save with a stall timeout and wants ErrStalled.
 func stalled(t *testing.T, save func(stall time.Duration) error, reached func(error) bool) error {
 	t.Helper()
-	for stall := shortStall; ; stall *= 2 {
-		err := save(stall)
-		require.ErrorIs(t, err, snapshot.ErrStalled)
-		requireNoOther(t, err, snapshot.ErrStalled)
+	return timedOut(t, snapshot.ErrStalled, save, reached)
+}
+
+// timedOut runs save with a timeout and wants the error of that. On a busy
+// machine it may not have come as far as the test wants, which is when reached
+// is false; then it runs save again with more time.
+func timedOut(t *testing.T, want error, save func(timeout time.Duration) error, reached func(error) bool) error {
+	t.Helper()
+	for timeout := shortStall; ; timeout *= 2 {
+		err := save(timeout)
+		require.ErrorIs(t, err, want)
+		requireNoOther(t, err, want)
 		if reached(err) {
 			return err
 		}
-		require.Less(t, stall, longStall/4, "%v", err)
+		require.Less(t, timeout, longStall/4, "%v", err)
 	}
 }
 
@@ -299,7 +305,7 @@ func stalled(t *testing.T, save func(stall time.Duration) error, reached func(er
 func requireNoOther(t *testing.T, err, want error) {
 	t.Helper()
 	for _, other := range []error{
-		snapshot.ErrEndpoints, snapshot.ErrStalled, snapshot.ErrTruncated, snapshot.ErrNoTrailer, snapshot.ErrChecksum,
+		snapshot.ErrEndpoints, snapshot.ErrUnreachable, snapshot.ErrStalled, snapshot.ErrTruncated, snapshot.ErrNoTrailer, snapshot.ErrChecksum,
 		snapshot.ErrCorrupt, context.Canceled, context.DeadlineExceeded, io.EOF,
 	} {
 		if other != want {

@@ -16,7 +16,7 @@ import (
 // and writes no more than was announced at the beginning.
 type receiver struct {
 	stream   grpc.ClientStream
-	watch    *stallWatch
+	watch    *saveWatch
 	newMeter func(total int64) *meter
 
 	meter     *meter
@@ -109,7 +109,7 @@ func (r *receiver) announce(msg *chunk) error {
 	r.announced, r.total, r.version = true, total, msg.version
 	r.watch.pause()
 	r.meter = r.newMeter(total + trailer.Size)
-	r.watch.restart()
+	r.watch.resume()
 	return nil
 }
 

@@ -37,6 +37,7 @@ type FakeServer struct {
 	listener *recordingListener
 
 	mu       sync.Mutex
+	hang     bool // logins get no answer
 	tokens   []string
 	released chan struct{} // one value for each call that was let go of
 }
@@ -124,8 +125,23 @@ func (s *FakeServer) MemberList(context.Context, *pb.MemberListRequest) (*pb.Mem
 	return resp, nil
 }
 
+// HangLogins has logins get no answer until the client lets go of them.
+func (s *FakeServer) HangLogins() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hang = true
+}
+
 // Authenticate implements the Auth service.
-func (s *FakeServer) Authenticate(context.Context, *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
+func (s *FakeServer) Authenticate(ctx context.Context, _ *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
+	s.mu.Lock()
+	hang := s.hang
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		s.released <- struct{}{}
+		return nil, ctx.Err()
+	}
 	return &pb.AuthenticateResponse{Header: &pb.ResponseHeader{}, Token: fmt.Sprintf("%016x", rand.Uint64())}, nil
 }
 
@@ -148,6 +164,13 @@ func (c *SnapshotCall) Context() context.Context { return c.stream.Context() }
 // Send sends one message.
 func (c *SnapshotCall) Send(blob []byte, remaining int64) error {
 	return c.stream.Send(&pb.SnapshotResponse{Blob: blob, RemainingBytes: uint64(remaining), Version: c.Version})
+}
+
+// SendRaw sends wire as a message, well-formed or not.
+func (c *SnapshotCall) SendRaw(wire []byte) error {
+	msg := new(pb.SnapshotResponse)
+	msg.ProtoReflect().SetUnknown(wire) // which is marshalled as it is
+	return c.stream.Send(msg)
 }
 
 // SendDB sends db as a real server does, without the trailer.
