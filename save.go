@@ -48,7 +48,7 @@ type Saved struct {
 // [ErrTruncated] means that the stream ended before the number of bytes that the
 // server announced; [ErrNoTrailer] that it ended right there, without the digest;
 // [ErrChecksum] that the digest differs; [ErrCorrupt] that what the server
-// announced or sent cannot be a snapshot. What the
+// announced or sent cannot be a snapshot, such as a malformed message. What the
 // server refuses, it refuses as it would with etcd's client: errors of package
 // rpctypes and gRPC status codes are found with [errors.Is] and status.Code.
 //

@@ -23,7 +23,8 @@ func newSnapshotCodec() snapshotCodec {
 
 func (c snapshotCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if msg, ok := v.(*chunk); ok {
-		return msg.decode(data)
+		msg.malformed = msg.decode(data)
+		return msg.malformed
 	}
 	return c.CodecV2.Unmarshal(data, v)
 }
@@ -34,7 +35,8 @@ type chunk struct {
 	remaining uint64 // bytes that the server says are still to come
 	version   string // storage version of the server
 	blob      mem.Reader
-	size      int // bytes of the blob
+	size      int   // bytes of the blob
+	malformed error // of the last message
 }
 
 // Field numbers of SnapshotResponse and wire types, as in etcd's rpc.proto and

@@ -208,6 +208,26 @@ var faults = map[string]fault{
 		},
 		want: snapshot.ErrCorrupt,
 	},
+	"sends a malformed message": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.SendRaw(cutBlob) },
+		want:   snapshot.ErrCorrupt,
+		text:   "after 0 bytes: malformed SnapshotResponse: field 3: got 4 bytes, want 5",
+	},
+	"sends a malformed message in the middle": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.SendRaw(cutBlob), c.Stall())
+		},
+		want: snapshot.ErrCorrupt,
+		text: "after 2097152 bytes: malformed SnapshotResponse",
+		held: true,
+	},
+	"sends a malformed message after the trailer": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendSnapshot(db), c.SendRaw(cutBlob))
+		},
+		want: snapshot.ErrCorrupt,
+		text: "after 3153952 bytes: malformed SnapshotResponse",
+	},
 	"sends everything and ends with an error": {
 		script: func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error {
 			if err := c.SendSnapshot(db); err != nil {
@@ -220,6 +240,9 @@ var faults = map[string]fault{
 		code: codes.DataLoss,
 	},
 }
+
+// cutBlob is a message whose blob lacks a byte.
+var cutBlob = []byte{0x1a, 5, 'p', 'a', 'g', 'e'}
 
 func flipBit(at int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
 	return func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {

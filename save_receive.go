@@ -40,7 +40,7 @@ func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 			break
 		}
 		if err != nil {
-			return trailer.Digest{}, r.interrupted(err)
+			return trailer.Digest{}, r.interrupted(err, msg.malformed)
 		}
 		if err := r.take(&msg, blocks); err != nil {
 			return trailer.Digest{}, err
@@ -143,8 +143,12 @@ func (r *receiver) truncated() error {
 	return fmt.Errorf("%w: got %d bytes of %d announced", ErrTruncated, r.got, r.total)
 }
 
-// interrupted says why a stream ended badly.
-func (r *receiver) interrupted(err error) error {
+// interrupted says why a stream ended badly. gRPC tells of a malformed message
+// only in words.
+func (r *receiver) interrupted(err, malformed error) error {
+	if malformed != nil && r.watch.ctx.Err() == nil {
+		return fmt.Errorf("%w: after %d bytes: %w", ErrCorrupt, r.got, malformed)
+	}
 	err = r.watch.explain(err)
 	switch {
 	case !r.announced:
