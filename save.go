@@ -105,15 +105,19 @@ func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string
 //
 // On nil, w has received the complete snapshot with its SHA-256 trailer, whose
 // digest has matched; nothing was synced or closed. On error, w has received
-// some part of its beginning, possibly nothing, but never the trailer, unless
-// it was its own last Write that failed. The caller must then throw away what
-// w holds: truncate it, delete the object, abort the upload. Should it be kept
-// by mistake, Status and Restore refuse it with [ErrNoTrailer].
+// some part of its beginning, possibly nothing: the end of the database, at least
+// 512 bytes of it, and the trailer are written in one last Write, after the digest
+// has matched. The caller must throw away what w holds: truncate it, delete the
+// object, abort the upload. Should it be kept by mistake, it is refused. Verify
+// and Restore answer [ErrNoTrailer]; Status, and Restore with SkipHashCheck, answer
+// [ErrCorrupt] with [ErrTruncated], because the database lacks its end. The one
+// exception is a w whose last Write failed after it had taken the whole database.
 //
-// Calls of w.Write come from the calling goroutine, in blocks of up to 1 MiB. An
-// error of w ends the stream at once and is found with [errors.Is]; a Write
-// that takes too little without saying why is [io.ErrShortWrite]. The time that
-// w takes is not counted against the server. SaveTo cannot interrupt a Write:
+// Calls of w.Write come from the calling goroutine, in blocks of up to 1 MiB, the
+// last one of up to 32 bytes more. As [io.Writer] has it, w must not change or
+// keep them. An error of w ends the stream at once and is found with [errors.Is];
+// a Write that takes too little without saying why is [io.ErrShortWrite]. The time
+// that w takes is not counted against the server. SaveTo cannot interrupt a Write:
 // when ctx ends, it returns after the Write that is under way.
 func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (saved Saved, err error) {
 	defer wrap("save", "", &err)

@@ -35,12 +35,15 @@ func newBlockWriter(w io.Writer) *blockWriter {
 		sum:    make(chan trailer.Digest, 1),
 	}
 	for range blockCount - 1 {
-		b.free <- make([]byte, 0, blockSize)
+		b.free <- newBlock()
 	}
-	b.block = make([]byte, 0, blockSize)
+	b.block = newBlock()
 	go hashBlocks(b.toHash, b.free, b.sum)
 	return b
 }
+
+// newBlock has place for a trailer, should it be the last.
+func newBlock() []byte { return make([]byte, 0, blockSize+trailer.Size) }
 
 func hashBlocks(blocks <-chan []byte, free chan<- []byte, sum chan<- trailer.Digest) {
 	t := trailer.NewWriter(io.Discard)
@@ -52,14 +55,20 @@ func hashBlocks(blocks <-chan []byte, free chan<- []byte, sum chan<- trailer.Dig
 	sum <- digest
 }
 
-// room is where the next bytes go. It is empty only between filled and flush.
-func (b *blockWriter) room() []byte { return b.block[len(b.block):cap(b.block)] }
+// room is where the next bytes go: those that the block lacks, or a trailer if
+// it lacks none and is not flushed.
+func (b *blockWriter) room() []byte {
+	if n := len(b.block); n < blockSize {
+		return b.block[n:blockSize]
+	}
+	return b.block[len(b.block):cap(b.block)]
+}
 
-// filled takes n bytes of room, and says whether the block is full and must be
+// filled takes n bytes of room, and says whether the block is full and can be
 // flushed.
 func (b *blockWriter) filled(n int) bool {
 	b.block = b.block[:len(b.block)+n]
-	return len(b.block) == cap(b.block)
+	return len(b.block) == blockSize
 }
 
 // flush writes the full block and makes room for the next one.

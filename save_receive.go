@@ -82,7 +82,8 @@ func (r *receiver) take(msg *chunk, blocks *blockWriter) error {
 		msg.read(room[:n])
 		rest -= n
 		r.got += int64(n)
-		if blocks.filled(n) {
+		// The block that completes the database waits for the digest.
+		if blocks.filled(n) && r.got < r.total {
 			if err := r.flush(blocks); err != nil {
 				return err
 			}
