@@ -151,17 +151,20 @@ func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, co
 	if bumped != 0 {
 		m.lg.Info("bumped latest revision and marked it compacted", zap.Int64("revision", bumped))
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := staged.writeWAL(p.cluster); err != nil {
 		return fmt.Errorf("write WAL: %w", err)
 	}
 	if err := staged.writeSnap(p.cluster); err != nil {
 		return fmt.Errorf("write snapshot file: %w", err)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 
 	mt := m.newMeter("restore", PhasePublish, 1)
+	if err := ctx.Err(); err != nil { // also from the report just now
+		return err
+	}
 	if err := target.Commit(); err != nil {
 		return targetError(err)
 	}

@@ -216,6 +216,9 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 			return copied{}, fmt.Errorf("read snapshot: a reader returned %d bytes for %d", n, len(room))
 		}
 		mt.add(int64(n))
+		if err := ctx.Err(); err != nil { // nothing is written any more
+			return copied{}, err
+		}
 		if blocks.filled(n) {
 			if _, err := blocks.flush(); err != nil {
 				return copied{}, err
@@ -234,6 +237,9 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 		}
 	}
 	digest := blocks.digest()
+	if err := ctx.Err(); err != nil {
+		return copied{}, err
+	}
 	if err := blocks.write(); err != nil {
 		return copied{}, err
 	}

@@ -52,8 +52,11 @@ type Saved struct {
 // server refuses, it refuses as it would with etcd's client: errors of package
 // rpctypes and gRPC status codes are found with [errors.Is] and status.Code.
 //
-// When ctx ends, so does the stream, and the error matches [context.Canceled]
-// or [context.DeadlineExceeded], and the cause of ctx if it has one.
+// When ctx ends before the file is published, nothing more is written, nothing is
+// published, and the error matches [context.Canceled] or
+// [context.DeadlineExceeded], and the cause of ctx if it has one. That holds for
+// bytes that have been received already, and for a ctx that ends during a progress
+// report.
 //
 // On Linux a large snapshot does not push other files, such as the database of
 // an etcd on the same machine, out of the page cache: but for its last 16 MiB,
@@ -75,7 +78,7 @@ type Saved struct {
 func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
 	defer wrap("save", dbPath, &err)
 	m = m.withDefaults()
-	if err := checkEndpoint(cfg); err != nil {
+	if err := checkSave(ctx, cfg); err != nil {
 		return err
 	}
 	file, err := durable.CreateFile(m.fs, dbPath)
@@ -91,6 +94,9 @@ func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string
 	saved, err := m.download(ctx, cfg, lg, &writebackWriter{fs: m.fs, f: file.File(), drop: true})
 	if err != nil {
 		return err
+	}
+	if ctx.Err() != nil { // since the last byte
+		return contextError(ctx)
 	}
 	if err := file.Commit(); err != nil {
 		return fmt.Errorf("publish: %w", err)
@@ -118,11 +124,11 @@ func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string
 // keep them. An error of w ends the stream at once and is found with [errors.Is];
 // a Write that takes too little without saying why is [io.ErrShortWrite]. The time
 // that w takes is not counted against the server. SaveTo cannot interrupt a Write:
-// when ctx ends, it returns after the Write that is under way.
+// when ctx ends, it returns after the Write that is under way, and calls w no more.
 func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (saved Saved, err error) {
 	defer wrap("save", "", &err)
 	m = m.withDefaults()
-	if err := checkEndpoint(cfg); err != nil {
+	if err := checkSave(ctx, cfg); err != nil {
 		return Saved{}, err
 	}
 	return m.download(ctx, cfg, m.saveLogger(cfg), w)
@@ -160,7 +166,11 @@ func (m *V3Manager) download(ctx context.Context, cfg clientv3.Config, lg *zap.L
 	}, nil
 }
 
-func checkEndpoint(cfg clientv3.Config) error {
+// checkSave looks at what must hold before anything is created or dialled.
+func checkSave(ctx context.Context, cfg clientv3.Config) error {
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
 	if n := len(cfg.Endpoints); n != 1 {
 		return fmt.Errorf("%w: got %d", ErrEndpoints, n)
 	}

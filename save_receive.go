@@ -28,6 +28,8 @@ type receiver struct {
 
 // receive writes the snapshot to w. The last block, with the trailer in it, is
 // written when the stream has come to a good end and the digest has matched.
+// Once the context has ended nothing is written: gRPC still hands over what it
+// has received before.
 func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	blocks := newBlockWriter(w)
 	defer blocks.abandon()
@@ -36,6 +38,9 @@ func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	defer msg.release()
 	for {
 		err := r.stream.RecvMsg(&msg)
+		if ended := r.ended(); ended != nil && (err == nil || errors.Is(err, io.EOF)) {
+			return trailer.Digest{}, ended
+		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -54,11 +59,22 @@ func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	if err := digest.Check(); err != nil {
 		return trailer.Digest{}, trailerError(err)
 	}
+	if err := r.ended(); err != nil {
+		return trailer.Digest{}, err
+	}
 	if err := blocks.write(); err != nil {
 		return trailer.Digest{}, err
 	}
 	r.meter.finish()
 	return digest, nil
+}
+
+// ended is the error where the context has ended.
+func (r *receiver) ended() error {
+	if err := r.watch.ctx.Err(); err != nil {
+		return r.interrupted(err, nil)
+	}
+	return nil
 }
 
 // take checks one message and moves its blob into blocks.
@@ -117,6 +133,9 @@ func (r *receiver) announce(msg *chunk) error {
 // flush writes a block while the clock stands still: a slow writer is not a
 // silent server.
 func (r *receiver) flush(blocks *blockWriter) error {
+	if err := r.ended(); err != nil {
+		return err
+	}
 	r.watch.pause()
 	defer r.watch.restart()
 	n, err := blocks.flush()

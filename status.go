@@ -63,6 +63,9 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 
 	mt := m.newMeter("status", PhaseRead, size)
 	st, err = inspect(ctx, f, size, false, boltfile.Options{Read: mt.add})
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return Status{}, err
 	}
@@ -118,6 +121,9 @@ func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err e
 	}()
 	err = checkDigest(ctx, f, size, mt.add)
 	if err := joinCauses(err, <-inspected); err != nil {
+		return Status{}, err
+	}
+	if err := ctx.Err(); err != nil {
 		return Status{}, err
 	}
 	mt.finish()
