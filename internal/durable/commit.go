@@ -36,13 +36,17 @@ func (t *Target) Commit() error {
 		}
 	}
 	last := plan[len(plan)-1]
+	id := randomName()
 	if len(plan) > 1 {
+		if err := t.data.nameCommit(id); err != nil {
+			return fmt.Errorf("name the commit: %w", err)
+		}
 		if err := t.syncStaging(last.from); err != nil {
 			return fmt.Errorf("sync staging: %w", err)
 		}
 	}
 	for i := range plan[:len(plan)-1] {
-		if err := t.writeIntent(&plan[i], last); err != nil {
+		if err := t.writeIntent(&plan[i], last, id); err != nil {
 			return fmt.Errorf("write intent: %w", err)
 		}
 	}
@@ -98,7 +102,7 @@ func (t *Target) syncStaging(name string) error {
 	return nil
 }
 
-func (t *Target) writeIntent(early *publication, last publication) error {
+func (t *Target) writeIntent(early *publication, last publication, id string) error {
 	content, err := describe(t.fsys, early.from)
 	if err != nil {
 		return err
@@ -115,7 +119,8 @@ func (t *Target) writeIntent(early *publication, last publication) error {
 	early.intent = &intent{
 		Name:    fileName(filepath.Base(early.to)),
 		Commit:  fileName(commit),
-		Staged:  fileName(t.TreeDir()),
+		Staged:  fileName(t.data.path),
+		ID:      id,
 		Content: content,
 	}
 	return early.lock.writeIntent(early.intent)

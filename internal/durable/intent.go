@@ -31,9 +31,10 @@ type intent struct {
 	Name fileName `json:"name"`
 	// Commit is the path whose presence means that everything is published.
 	Commit fileName `json:"commit"`
-	// Staged is the directory that holds what the last rename publishes, until
-	// then. Its name is random: no other call has the same.
+	// Staged is the lock directory in which Commit is staged until then, and ID
+	// what the lock file in it says meanwhile, which no other call's does.
 	Staged fileName `json:"staged"`
+	ID     string   `json:"id"`
 	// Content is what Name held. If it holds anything else, somebody uses it.
 	Content []entry `json:"content"`
 }
@@ -206,29 +207,64 @@ func (l *lockDir) withdraw(in intent, dir string) error {
 //
 // The killed call may have known the directory dir by another path.
 func (in *intent) committed(fsys FS, dir string) (bool, error) {
-	commit, id := string(in.Commit), filepath.Base(string(in.Staged))
+	commit := string(in.Commit)
 	for _, path := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
 		if there, err := exists(fsys, path); err != nil || there {
 			return true, err
 		}
 	}
-	for _, lock := range []string{lockPath(dir), filepath.Join(dir, intoLockName)} {
-		if staged, err := holdsAny(fsys, filepath.Join(lock, treeName, id)); err != nil || staged {
+	for _, lock := range []string{string(in.Staged), lockPath(dir), filepath.Join(dir, intoLockName)} {
+		if staged, err := isStaged(fsys, lock, in.ID); err != nil || staged {
 			return false, err
 		}
-	}
-	if staged, err := holdsAny(fsys, string(in.Staged)); err != nil || staged {
-		return false, err
 	}
 	rel, within, err := Within(fsys, dir, filepath.Dir(commit))
 	return !within || rel != ".", err
 }
 
-// holdsAny reports whether there is anything in a directory, if there is one.
-func holdsAny(fsys FS, dir string) (bool, error) {
-	entries, err := fsys.ReadDir(dir)
+// isStaged reports whether something is staged in a lock directory by the call
+// that named its commit id.
+func isStaged(fsys FS, lock, id string) (staged bool, err error) {
+	f, err := fsys.OpenFile(filepath.Join(lock, lockName), os.O_RDONLY, 0)
+	if isAbsent(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	named, err := io.ReadAll(io.LimitReader(f, int64(len(id))+1))
+	if err != nil || id == "" || string(named) != id {
+		return false, err
+	}
+	entries, err := fsys.ReadDir(filepath.Join(lock, treeName))
 	if isAbsent(err) {
 		return false, nil
 	}
 	return len(entries) > 0, err
+}
+
+// nameCommit writes id to the lock file, durably.
+func (l *lockDir) nameCommit(id string) error {
+	n, err := l.f.WriteAt([]byte(id), 0)
+	if err == nil && n < len(id) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return err
+	}
+	return l.f.Sync()
+}
+
+// forgetCommit takes the name away that a killed call gave its commit, before
+// anything is staged that could be taken for it.
+func (l *lockDir) forgetCommit() error {
+	info, err := l.f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	if err := l.f.Truncate(0); err != nil {
+		return err
+	}
+	return l.f.Sync()
 }

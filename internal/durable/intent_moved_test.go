@@ -32,9 +32,9 @@ func (l layout) moveAway(t *testing.T, root string) {
 // then only a call for the same directory can tell.
 func (l layout) requireMendedElsewhere(t *testing.T, root string, torn bool) {
 	t.Helper()
-	staged, err := filepath.Glob(filepath.Join(root, l.dir, ".restore", "tree", "*", "member"))
+	staged, err := filepath.Glob(filepath.Join(root, l.dir, ".restore", "tree", "member"))
 	require.NoError(t, err)
-	beside, err := filepath.Glob(filepath.Join(root, filepath.Dir(l.dir), ".data.restore", "tree", "*", "member"))
+	beside, err := filepath.Glob(filepath.Join(root, filepath.Dir(l.dir), ".data.restore", "tree", "member"))
 	require.NoError(t, err)
 	if len(staged)+len(beside) > 0 && l.committed(t, root) {
 		require.True(t, torn)
@@ -86,6 +86,30 @@ func TestCommittedMovedAwayCalledAgain(t *testing.T) {
 	got := list(t, root)
 	for path, content := range l.complete() {
 		require.Equal(t, content, got[path], path)
+	}
+}
+
+// What another call has staged since for the same directory is not taken for
+// what the killed one did.
+func TestCommittedMovedAwayStagedAgain(t *testing.T) {
+	for _, l := range early() {
+		t.Run(l.name, func(t *testing.T) {
+			root := killCommitted(t, l)
+			l.moveAway(t, root)
+			if l.into {
+				require.NoError(t, os.Mkdir(filepath.Join(root, l.dir), 0o700))
+				// As where only what is in a mount point can be moved.
+				require.NoError(t, os.Rename(filepath.Join(root, "away/data/.restore"), filepath.Join(root, l.dir, ".restore")))
+			}
+			cfg := l.config(root)
+			cfg.WALDir = ""
+			target, err := durable.Open(wrap(), cfg)
+			require.NoError(t, err)
+			require.NoError(t, fill(wrap(), target))
+			require.ErrorIs(t, publish(wrap(), l.elsewhere(root)), durable.ErrExists)
+			require.FileExists(t, filepath.Join(root, l.wal, "0.wal"))
+			require.NoError(t, target.Cleanup())
+		})
 	}
 }
 

@@ -38,7 +38,6 @@ type Target struct {
 	data    *lockDir // where Dir is built
 	wal     *lockDir // where WALDir is built, nil if there is none
 	created []string // missing parents that were made
-	id      string   // names what this call stages in data, and nothing else
 
 	published []publication
 	leaving   bool // the lock directories may be gone already
@@ -79,7 +78,7 @@ func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 }
 
 func open(fsys FS, cfg TargetConfig) (*Target, error) {
-	t := &Target{fsys: &reserve{FS: fsys}, id: randomName()}
+	t := &Target{fsys: &reserve{FS: fsys}}
 	if err := t.resolve(cfg); err != nil {
 		return nil, err
 	}
@@ -118,14 +117,14 @@ func (t *Target) stage() (err error) {
 		return err
 	}
 	t.fsys.own(t.data.path, lockName)
+	if err := t.data.forgetCommit(); err != nil {
+		return err
+	}
 	if t.into {
 		// From when there was no Dir yet.
 		if err := t.tidyLock(lockPath(t.dir)); err != nil {
 			return err
 		}
-	}
-	if err := t.fsys.Mkdir(t.data.join(treeName), dirPerm); err != nil {
-		return err
 	}
 	return t.fsys.Mkdir(t.TreeDir(), dirPerm)
 }
@@ -163,7 +162,7 @@ func (t *Target) FS() FS { return t.fsys }
 
 // TreeDir is the directory to fill: what it holds at Commit is what Dir then
 // holds.
-func (t *Target) TreeDir() string { return t.data.join(filepath.Join(treeName, t.id)) }
+func (t *Target) TreeDir() string { return t.data.join(treeName) }
 
 // WALTreeDir is the path at which to make the directory that becomes WALDir. It
 // does not exist yet. Empty without a WALDir.
