@@ -203,6 +203,7 @@ func TestStatusInUse(t *testing.T) {
 	require.NoError(t, err)
 	_, err = snapshot.New().Status(path)
 	require.ErrorIs(t, err, snapshot.ErrInUse)
+	require.NotContains(t, err.Error(), "another process", "it is this one")
 	require.NoError(t, db.Close())
 	_, err = snapshot.New().Status(path)
 	require.NoError(t, err)
