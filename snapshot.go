@@ -67,6 +67,8 @@
 //     its digest checked. After an error or a kill the path is as it was
 //     before. Concurrent Saves never mix, even to one path.
 //  2. When Restore returns nil, the data directory is complete and on disk.
+//     Files have permissions 0600 and new directories 0700, whatever the umask,
+//     where the file system keeps permissions.
 //     After an error nothing is left; after a kill or a power cut there is the
 //     complete member directory or none. The same call made again removes
 //     what a killed one left, and spares what a running one uses.
@@ -109,8 +111,9 @@
 //     directory of theirs ends the call, with [ErrExists].
 //   - After a kill, a separate WAL directory may be there without its data
 //     directory, and hidden files or directories beside either. The next
-//     call for the same target removes them. Where the file system has no
-//     locks, those of a Save stay, and Restore names what to remove by hand.
+//     call for the same target removes them. Where flock is refused
+//     by the file system, the kernel or a sandbox, those of a Save stay, and
+//     Restore answers [ErrInUse] with the path to remove by hand.
 //   - Where a file system has no hard links, and the disk fails while Save syncs
 //     the directory, the new file stays at the path. The error says so.
 //   - Whoever opens a file at the very moment at which a Save publishes it may
