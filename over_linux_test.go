@@ -257,13 +257,17 @@ func TestSaveLetsGoOfItsContext(t *testing.T) {
 	snaptest.NoLeaks(t)
 	type owned struct{ data [1 << 10]byte }
 	type key struct{}
-	for name, content := range map[string][]byte{
-		"saved": withTrailer(snaptest.Opaque(1 << 20)), "refused": snaptest.Opaque(1<<20 + 32),
+	db := snaptest.Opaque(1 << 20)
+	for name, serve := range map[string]func(c *snaptest.SnapshotCall) error{
+		"saved":    func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) },
+		"checksum": func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Send(make([]byte, 32), 0)) },
+		"too much": func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Send(db, 0)) },
+		"cut":      func(c *snaptest.SnapshotCall) error { return c.SendPart(db[:4096], len(db), 0) },
+		"failed":   func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendPart(db[:4096], len(db), 0), errFull) },
+		"nothing":  func(*snaptest.SnapshotCall) error { return errFull },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
-				return errors.Join(c.SendPart(content[:4096], len(content)-32, 0), c.Send(content[4096:], 0))
-			})
+			s := snaptest.Serve(t, serve)
 			mine := weak.Pointer[owned]{}
 			func() {
 				value := &owned{}
