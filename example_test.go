@@ -196,12 +196,15 @@ func ExampleV3Manager_Save_retry() {
 
 	ctx, cancel := context.WithTimeout(ctx, time.Minute) // for all attempts
 	defer cancel()
-	m := snapshot.New(snapshot.WithStallTimeout(500 * time.Millisecond)) // the default is a minute
+	m := snapshot.New(
+		snapshot.WithConnectTimeout(500*time.Millisecond), // the default is 10 seconds
+		snapshot.WithStallTimeout(5*time.Second),          // the default is a minute
+	)
 	members := []string{"http://" + silent.Addr().String(), etcd.Endpoint()}
 	for i := 0; ; i = (i + 1) % len(members) {
 		cfg := clientv3.Config{Endpoints: members[i : i+1]}
 		err := m.Save(ctx, cfg, filepath.Join(dir, "backup.db"))
-		if errors.Is(err, snapshot.ErrStalled) {
+		if errors.Is(err, snapshot.ErrUnreachable) || errors.Is(err, snapshot.ErrStalled) {
 			continue
 		}
 		if err != nil {
