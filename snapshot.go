@@ -71,7 +71,8 @@
 //     where the file system keeps permissions.
 //     After an error nothing is left; after a kill or a power cut there is the
 //     complete member directory or none. The same call made again removes
-//     what a killed one left, and spares what a running one uses.
+//     what a killed one left, and spares what a running one uses. Two names
+//     of one directory, such as two spellings, count as one.
 //  3. Restore trusts no byte unchecked: it checks the digest of its copy and the
 //     structure of every page in use, and only then edits it.
 //  4. No file and no server makes this package panic or hang, or use memory
