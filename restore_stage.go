@@ -87,6 +87,9 @@ func (s *staging) database(ctx context.Context, m *V3Manager, p *plan, copyTo co
 func edit(ctx context.Context, c checkedCopy, f durable.File, p *plan) (revision int64, err error) {
 	tx := c.db.Edit(ctx, f, c.buckets)
 	if revision, err = p.cluster.Edit(tx, p.changes); err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
 		err = tx.Commit()
 	}
 	var malformed *bootstrap.MalformedError

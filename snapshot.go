@@ -76,9 +76,11 @@
 //  3. Restore trusts no byte unchecked: it checks the digest of its copy and the
 //     structure of every page in use, and only then edits it.
 //  4. No file and no server makes this package panic or hang, or use memory
-//     without bound. The error names the page or the offset.
+//     without bound. [ErrCorrupt] names the page or the record of a file, or what
+//     the file is instead of a snapshot; [ErrChecksum] shows both checksums.
 //  5. Every call with a context can be cancelled. If the context has ended
-//     before the call, the call does nothing. A file that a running etcd holds
+//     before the call, the call does nothing; once it has ended, nothing more
+//     is written and nothing is published. A file that a running etcd holds
 //     is [ErrInUse] at once. A server that cannot be reached for the connect
 //     timeout is [ErrUnreachable], one that sends no byte for the stall timeout
 //     is [ErrStalled].
