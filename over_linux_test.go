@@ -255,7 +255,7 @@ func writableMemory(t *testing.T) (n int64) {
 // caller gave it.
 func TestSaveLetsGoOfItsContext(t *testing.T) {
 	snaptest.NoLeaks(t)
-	type owned struct{ data [1 << 10]byte }
+	type owned [1 << 10]byte
 	type key struct{}
 	db := snaptest.Opaque(1 << 20)
 	for name, serve := range map[string]func(c *snaptest.SnapshotCall) error{
