@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 )
@@ -156,7 +157,8 @@ func callOnce(t *testing.T, call overCall, content []byte, sound bool, end endin
 	ctx, late := newHeldContext(), newLateOps()
 	closeCopies := func() {}
 	defer func() { closeCopies() }()
-	m := snapshot.New(snapshot.WithFS(quickFS(late)), snapshot.WithProgress(func(p snapshot.Progress) {
+	fsys := durabletest.Wrap(sparseFS{durable.OS}, late) // which syncs
+	m := snapshot.New(snapshot.WithFS(fsys), snapshot.WithProgress(func(p snapshot.Progress) {
 		closeCopies()
 		closeCopies = copyDescriptors(t, root)
 		reports++

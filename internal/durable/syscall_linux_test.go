@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -170,5 +171,28 @@ func TestSystemCalls(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// None of them leaves anything open, whether it succeeds or not. No garbage
+// collection closes what was forgotten.
+func TestSystemCallsLeaveNothingOpen(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	open := func() (n int) {
+		fds, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		for _, fd := range fds {
+			target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
+			if err == nil && strings.Contains(target, t.Name()) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, c := range systemCalls {
+		dir := t.TempDir()
+		_ = c.make(dir)
+		_ = c.make(dir) // where most of them fail
+		require.Zero(t, open(), c.name)
 	}
 }
