@@ -3,6 +3,7 @@ package durable_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,4 +120,23 @@ func TestWritebackOfARange(t *testing.T) {
 	dirty, writeback := pagesOf(t, f, 0, size)
 	require.Zero(t, dirty)
 	require.Zero(t, writeback)
+}
+
+func TestSameDevice(t *testing.T) {
+	dir, missing := t.TempDir(), filepath.Join(t.TempDir(), "missing")
+	for _, c := range []struct {
+		a, b string
+		want bool
+		err  error
+	}{
+		{dir, filepath.Dir(dir), true, nil},
+		{dir, "/proc", false, nil},
+		{"/proc", dir, false, nil},
+		{dir, missing, false, fs.ErrNotExist},
+		{missing, dir, false, fs.ErrNotExist},
+	} {
+		got, err := durable.SameDevice(durable.OS, c.a, c.b)
+		require.ErrorIs(t, err, c.err, "%s %s", c.a, c.b)
+		require.Equal(t, c.want, got, "%s %s", c.a, c.b)
+	}
 }
