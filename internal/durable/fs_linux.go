@@ -79,9 +79,6 @@ func copyRange(dst *os.File, dstOff int64, src *os.File, srcOff, n int64) (int64
 }
 
 func allocate(f *os.File, size int64) error {
-	if size == 0 {
-		return nil
-	}
 	err := withFd(f, func(fd uintptr) error { return unix.Fallocate(int(fd), 0, 0, size) })
 	switch {
 	case err == nil:

@@ -140,3 +140,13 @@ func TestSameDevice(t *testing.T) {
 		require.Equal(t, c.want, got, "%s %s", c.a, c.b)
 	}
 }
+
+// What is no file has nothing to write back.
+func TestWritebackOfAPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, durable.OS.StartWriteback(w, 0, 10))
+	require.NoError(t, durable.OS.AwaitWriteback(w, 0, 10))
+	require.NoError(t, w.Close())
+	require.NoError(t, r.Close())
+}
