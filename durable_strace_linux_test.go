@@ -224,7 +224,7 @@ func toldOnce(log, root string) (all []sysCall) {
 // mayBeMissing are the system calls that a kernel, a file system or a sandbox
 // may not have, and that there is a way without.
 var mayBeMissing = []string{
-	"copy_file_range", "fadvise64", "fallocate", "linkat", "renameat2", "statfs", "sync_file_range",
+	"copy_file_range", "fadvise64", "fallocate", "flock", "linkat", "renameat2", "statfs", "sync_file_range",
 }
 
 // refusals are the answers by which they say so.
@@ -276,7 +276,7 @@ func TestMissingSystemCalls(t *testing.T) {
 // mustMake says which calls an operation makes on every Linux.
 func mustMake(op, call string) bool {
 	if strings.HasPrefix(op, "Save") {
-		return slices.Contains([]string{"fadvise64", "linkat", "sync_file_range"}, call)
+		return slices.Contains([]string{"fadvise64", "flock", "linkat", "sync_file_range"}, call)
 	}
-	return slices.Contains([]string{"copy_file_range", "fallocate", "renameat2", "statfs", "sync_file_range"}, call)
+	return slices.Contains([]string{"copy_file_range", "fallocate", "flock", "renameat2", "statfs", "sync_file_range"}, call)
 }

@@ -119,7 +119,7 @@
 //     Restore answers [ErrInUse] with the path to remove by hand.
 //   - Where a file system has no hard links, and the disk fails while Save syncs
 //     the directory, the new file stays at the path. The error says so.
-//   - Whoever opens a file at the very moment at which a Save publishes it may
+//   - A call that opens a file in the instant in which a Save publishes it may
 //     find it [ErrInUse] once.
 //   - A database has the byte order of the machine that wrote it. Save fetches
 //     one of the other order; Status, Verify and Restore refuse it with

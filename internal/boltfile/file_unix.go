@@ -27,10 +27,4 @@ func lockShared(f *os.File) error {
 	return err
 }
 
-func unlock(f *os.File) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != unix.EINTR {
-			return err
-		}
-	}
-}
+func unlock(f *os.File) error { return flock.Unlock(f) }

@@ -52,5 +52,5 @@ func call(f *os.File, how int) error {
 // isUnavailable says whether there are no locks: on this file system, on NFS
 // without a lock daemon, in this kernel, or in a sandbox that denies them.
 func isUnavailable(err error) bool {
-	return err == unix.ENOLCK || err == unix.EPERM || errors.Is(err, errors.ErrUnsupported)
+	return err == unix.ENOLCK || err == unix.EPERM || err == unix.EINVAL || errors.Is(err, errors.ErrUnsupported)
 }
