@@ -43,9 +43,9 @@ func (w *worker) lastKey(b Bucket) ([]byte, error) {
 
 // edge is the way from the root of a tree to its last leaf page.
 type edge struct {
-	branches [][]child // from the root down
-	leaf     child
-	last     []byte // key in the leaf page, nil where that is empty
+	branches    [][]child // from the root down
+	leaf        child
+	first, last []byte // keys in the leaf page, nil where that is empty
 }
 
 func (w *worker) rightEdge(root Pgid) (edge, error) {
@@ -60,7 +60,10 @@ func (w *worker) rightEdge(root Pgid) (edge, error) {
 		}
 		if h.flags == flagLeaf {
 			if h.count > 0 {
-				way.last, err = w.elementKey(way.leaf.id, int(h.count)-1)
+				way.first, err = w.elementKey(way.leaf.id, h, 0)
+			}
+			if h.count > 0 && err == nil {
+				way.last, err = w.elementKey(way.leaf.id, h, int(h.count)-1)
 			}
 			return way, err
 		}
@@ -75,11 +78,7 @@ func (w *worker) rightEdge(root Pgid) (edge, error) {
 
 // elementKey reads the key of one element of a leaf page, and no more of the
 // page: it can be large.
-func (w *worker) elementKey(id Pgid, i int) ([]byte, error) {
-	h, err := w.header(id, w.db.pageSize)
-	if err != nil {
-		return nil, err
-	}
+func (w *worker) elementKey(id Pgid, h header, i int) ([]byte, error) {
 	size := (int64(h.overflow) + 1) * w.db.pageSize
 	off, at := int64(id)*w.db.pageSize, int64(dataStart(i))
 	if at+elementSize > size || off+size > w.db.Size() {

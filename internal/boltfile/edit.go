@@ -153,12 +153,7 @@ func (e *Edit) Append(name string, r Record) error {
 // growEdge writes the branch pages of the right edge anew, with one more page
 // behind the last, and returns the root.
 func (e *Edit) growEdge(way edge, added child) (root Pgid, err error) {
-	level := []child{{id: way.leaf.id, low: way.leaf.low}, added}
-	if level[0].low == nil { // the leaf page is the root
-		if level[0].low, err = e.worker().elementKey(way.leaf.id, 0); err != nil {
-			return 0, err
-		}
-	}
+	level := []child{{id: way.leaf.id, low: way.first}, added}
 	for i := len(way.branches) - 1; len(level) > 1 || i >= 0; i-- {
 		if i >= 0 {
 			n := len(way.branches[i])
