@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -206,7 +207,7 @@ const maxEmptyReads = 100
 func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 	blocks := newBlockWriter(&writebackWriter{fs: c.fs, f: c.dst, paced: new(pieces)})
 	defer blocks.abandon()
-	for empty := 0; ; {
+	for empty, begun := 0, false; ; {
 		if err := ctx.Err(); err != nil {
 			return copied{}, err
 		}
@@ -220,6 +221,12 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 			return copied{}, err
 		}
 		if blocks.filled(n) {
+			if !begun {
+				if err := refuse(bytes.NewReader(blocks.block), int64(len(blocks.block))); err != nil {
+					return copied{}, err
+				}
+				begun = true
+			}
 			if _, err := blocks.flush(); err != nil {
 				return copied{}, err
 			}

@@ -27,6 +27,9 @@ const (
 	saveMessage = 64 << 20
 	// saveAttempt is how long one attempt to connect may take, as in gRPC.
 	saveAttempt = 20 * time.Second
+	// saveAttempts is how many attempts the time for a connection must be
+	// enough for: one that hangs is made again.
+	saveAttempts = 3
 )
 
 // saveBackoff is the wait between attempts to connect. That of gRPC begins with
@@ -53,7 +56,7 @@ func newSaveClient(watch *saveWatch, cfg clientv3.Config, lg *zap.Logger) (*clie
 		grpc.WithInitialWindowSize(saveWindow),
 		grpc.WithInitialConnWindowSize(saveWindow),
 		grpc.WithReadBufferSize(saveReadBuffer),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: saveBackoff, MinConnectTimeout: saveAttempt}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: saveBackoff, MinConnectTimeout: watch.attemptTime()}),
 	}, watch.dialOptions(cfg), cfg.DialOptions)
 	client, err := clientv3.New(cfg)
 	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // that of the login

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,11 +22,13 @@ import (
 
 // How far an attempt to connect had come when its time was over.
 var (
+	errLookingUp   = errors.New("the look-up of the host name was not answered")
 	errDialing     = errors.New("the TCP connection was not answered")
 	errHandshaking = errors.New("connected, but the TLS handshake was not answered")
 	errGreeting    = errors.New("connected, but the server sent nothing")
 	errGreeted     = errors.New("connected, but the server did not answer as HTTP/2 has it")
 	errHungUp      = errors.New("the server closed the connection")
+	errLost        = errors.New("the connection was lost before the server sent anything")
 )
 
 // dialOptions let the watch see each step of an attempt to connect. A dialer or
@@ -48,12 +51,38 @@ func transportCredentials(cfg clientv3.Config) credentials.TransportCredentials 
 	case "http":
 		return insecure.NewCredentials()
 	case "https", "unixs":
-		return credentials.NewTLS(cfg.TLS)
+		return credentials.NewTLS(markRefusals(cfg.TLS))
 	}
 	if cfg.TLS == nil {
 		return insecure.NewCredentials()
 	}
-	return credentials.NewTLS(cfg.TLS)
+	return credentials.NewTLS(markRefusals(cfg.TLS))
+}
+
+// refusedError is what a callback of the caller has against the server.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// markRefusals returns cfg with callbacks whose errors are refusals.
+func markRefusals(cfg *tls.Config) *tls.Config {
+	if cfg == nil {
+		return nil
+	}
+	marked := cfg.Clone()
+	mark := func(err error) error {
+		if err != nil {
+			err = &refusedError{err}
+		}
+		return err
+	}
+	if verify := cfg.VerifyPeerCertificate; verify != nil {
+		marked.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error { return mark(verify(raw, chains)) }
+	}
+	if verify := cfg.VerifyConnection; verify != nil {
+		marked.VerifyConnection = func(state tls.ConnectionState) error { return mark(verify(state)) }
+	}
+	return marked
 }
 
 // endpointScheme is empty for an endpoint without one.
@@ -82,20 +111,37 @@ func proxied(endpoint string) bool {
 
 // dial does what gRPC does without a dialer, and tells how it ends.
 func (w *saveWatch) dial(ctx context.Context, address string) (net.Conn, error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, address = "unix", strings.TrimPrefix(path, "//")
-	}
-	w.attempt(errDialing, false)
-	// Keep-alives are on, as often as the system sends them.
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}
-	conn, err := dialer.DialContext(ctx, network, address)
+	conn, err := w.dialAny(ctx, address)
 	if err != nil {
 		w.failed(err)
 		return nil, err
 	}
 	w.attempt(nil, false) // credentials of the caller's tell nothing
 	return conn, nil
+}
+
+func (w *saveWatch) dialAny(ctx context.Context, address string) (net.Conn, error) {
+	// Keep-alives are on, as often as the system sends them.
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		w.attempt(errDialing, false)
+		return dialer.DialContext(ctx, "unix", strings.TrimPrefix(path, "//"))
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	w.attempt(errLookingUp, false)
+	found, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	w.attempt(errDialing, false)
+	addresses := make([]string, len(found))
+	for i, ip := range found {
+		addresses[i] = net.JoinHostPort(ip.String(), port)
+	}
+	return dialFirst(ctx, &dialer, addresses)
 }
 
 // failed notes why an attempt to connect failed.
@@ -117,7 +163,8 @@ func (w *saveWatch) failed(err error) {
 func isFinal(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	if errors.As(err, &certificate) || errors.As(err, &record) {
+	var refused *refusedError
+	if errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &refused) {
 		return true
 	}
 	// So crypto/tls names what the other side says. A server that cannot read its
@@ -191,4 +238,8 @@ func (connectionStats) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.
 func (connectionStats) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 
 // HandleConn implements [stats.Handler].
-func (connectionStats) HandleConn(context.Context, stats.ConnStats) {}
+func (s connectionStats) HandleConn(_ context.Context, event stats.ConnStats) {
+	if _, ok := event.(*stats.ConnEnd); ok {
+		s.watch.lost()
+	}
+}

@@ -254,6 +254,18 @@ func TestSaveRefusedByTLS(t *testing.T) {
 			option: grpc.WithAuthority("elsewhere.example"),
 			cause:  new(x509.HostnameError),
 		},
+		"refused by the caller's VerifyConnection": {
+			tls:   trusted(func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errMine } }),
+			cause: new(interface{ Unwrap() error }),
+			text:  errMine.Error(),
+		},
+		"refused by the caller's VerifyPeerCertificate": {
+			tls: trusted(func(c *tls.Config) {
+				c.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return errMine }
+			}),
+			cause: new(interface{ Unwrap() error }),
+			text:  errMine.Error(),
+		},
 		"no certificate": {
 			tls:   e.TLSConfig(false),
 			cause: new(*net.OpError),

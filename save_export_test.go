@@ -5,6 +5,9 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
+// DialFirst is dialFirst.
+var DialFirst = dialFirst
+
 // SaveChunk is what one message of the stream says.
 type SaveChunk struct {
 	Remaining uint64

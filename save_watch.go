@@ -27,6 +27,8 @@ type saveWatch struct {
 	connecting *time.Timer // nil: any time
 	silence    *time.Timer // nil: any time, or not connected
 	connected  bool
+	reached    bool  // there was a connection
+	received   bool  // bytes have come
 	reason     error // why there is no connection, as far as it is known
 	paused     bool
 	deadline   time.Time     // of the server, while not paused
@@ -42,6 +44,14 @@ func watchSave(ctx context.Context, endpoint string, connect, stall time.Duratio
 		w.connecting = time.AfterFunc(connect, w.unreachable)
 	}
 	return w
+}
+
+// attemptTime is how long one attempt to connect may take.
+func (w *saveWatch) attemptTime() time.Duration {
+	if w.connect <= 0 {
+		return saveAttempt
+	}
+	return min(saveAttempt, max(w.connect/saveAttempts, time.Second))
 }
 
 // giveUp ends the context, unless it has ended. mu is held.
@@ -83,13 +93,38 @@ func (w *saveWatch) attempt(reason error, final bool) {
 	}
 }
 
-// established is for when there is a connection. The clock of the server starts.
+// established is for when there is a connection. The clock of the server starts,
+// unless it runs since an earlier one.
 func (w *saveWatch) established() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.connected {
-		w.halt()
+	if w.connected {
+		return
+	}
+	w.connected, w.reached = true, true
+	w.stopConnecting()
+	if w.silence == nil {
 		w.start(w.stall)
+	}
+}
+
+// lost is for when a connection has ended. Until bytes have come etcd's client
+// makes another, which has to come about in time as well.
+func (w *saveWatch) lost() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.connected || w.received || w.ctx.Err() != nil {
+		return
+	}
+	w.connected, w.reason = false, errLost
+	if w.connecting != nil {
+		w.connecting.Reset(w.connect)
+	}
+}
+
+func (w *saveWatch) stopConnecting() {
+	if w.connecting != nil {
+		w.connecting.Stop()
 	}
 }
 
@@ -97,7 +132,7 @@ func (w *saveWatch) established() {
 func (w *saveWatch) timedOut(limit time.Duration, err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.connected {
+	if !w.reached { // the client has closed a connection by now
 		return fmt.Errorf("%w: %w", w.noConnection(fmt.Sprintf("%s, within the DialTimeout of %v", w.endpoint, limit)), err)
 	}
 	return fmt.Errorf("%w, or rather the DialTimeout of %v: %w", ErrStalled, limit, err)
@@ -122,6 +157,7 @@ func (w *saveWatch) resume() {
 func (w *saveWatch) restart() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.received = true
 	w.halt()
 	w.start(w.stall)
 }
@@ -130,15 +166,13 @@ func (w *saveWatch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.halt()
+	w.stopConnecting()
 	w.cancel(nil)
 }
 
-// halt stops both clocks, that of the connection for good. mu is held.
+// halt stops the clock of the server. mu is held.
 func (w *saveWatch) halt() {
-	w.connected, w.paused = true, true
-	if w.connecting != nil {
-		w.connecting.Stop()
-	}
+	w.paused = true
 	if w.silence != nil {
 		w.silence.Stop()
 	}
@@ -182,7 +216,7 @@ func (w *saveWatch) explain(err error) error {
 		cause = contextError(w.ctx)
 	}
 	if !w.connected && w.reason != nil {
-		if own {
+		if own && !errors.Is(cause, ErrStalled) {
 			return cause // which has the reason
 		}
 		return fmt.Errorf("%w: %s: %s", cause, w.endpoint, w.reason.Error())
