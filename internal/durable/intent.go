@@ -170,9 +170,12 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 
 // withdraw removes the directory that a killed call published early, unless
 // that call published everything, or somebody has touched the directory since.
-// dir is where the present call is about to publish.
+// While it cannot tell whether everything was published, it is ErrExists, and
+// the intent stays for a call that can. dir is where the present call is about to
+// publish.
 func (l *lockDir) withdraw(in intent, dir string) error {
-	if committed, err := in.committed(l.fsys, dir); err != nil || committed {
+	committed, inDoubt, err := in.committed(l.fsys, dir)
+	if err != nil || committed {
 		return err
 	}
 	early := filepath.Join(filepath.Dir(l.path), string(in.Name))
@@ -193,33 +196,38 @@ func (l *lockDir) withdraw(in intent, dir string) error {
 	if !slices.Equal(now, in.Content) {
 		return nil
 	}
+	if inDoubt {
+		return fmt.Errorf("%s %w: an interrupted call made it for %s, which was moved or removed since; "+
+			"move that back, or remove %s", early, ErrExists, in.Commit, early)
+	}
 	return l.trash(early)
 }
 
-// committed reports whether the killed call published everything. In doubt it
-// did: a directory that is kept can be removed by hand.
+// committed reports whether the killed call published everything, or that there
+// is doubt.
 //
 // The last rename takes away what is staged. While that is still staged, nothing
 // is committed. Once it is neither staged nor published, somebody has moved the
-// published directory away, or a later call for that directory removed what was
-// staged. On a disk that writes a rename in two steps a power cut can do it as
-// well, so a call for the same directory, which does not exist, starts afresh.
+// published directory away, or what was staged, or a later call for that
+// directory removed what was staged. On a disk that writes a rename in two steps
+// a power cut can do it as well, so a call for the same directory, which does not
+// exist, starts afresh.
 //
 // The killed call may have known the directory dir by another path.
-func (in *intent) committed(fsys FS, dir string) (bool, error) {
+func (in *intent) committed(fsys FS, dir string) (committed, inDoubt bool, err error) {
 	commit := string(in.Commit)
 	for _, path := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
 		if there, err := exists(fsys, path); err != nil || there {
-			return true, err
+			return there, false, err
 		}
 	}
 	for _, lock := range []string{string(in.Staged), lockPath(dir), filepath.Join(dir, intoLockName)} {
 		if staged, err := isStaged(fsys, lock, in.ID); err != nil || staged {
-			return false, err
+			return false, false, err
 		}
 	}
 	rel, within, err := Within(fsys, dir, filepath.Dir(commit))
-	return !within || rel != ".", err
+	return false, !within || rel != ".", err
 }
 
 // isStaged reports whether something is staged in a lock directory by the call

@@ -55,7 +55,6 @@ func (l layout) requireMendedElsewhere(t *testing.T, root string, torn bool) {
 	require.ErrorIs(t, publish(wrap(), l.elsewhere(root)), durable.ErrExists)
 	require.Equal(t, before, list(t, filepath.Join(root, l.wal)))
 	require.Equal(t, db, list(t, root)["away/data/member/snap/db"])
-	require.NoFileExists(t, filepath.Join(root, "log", ".wal.restore", "intent"))
 }
 
 // A killed call may have come to its commit point, and somebody may have moved
@@ -73,6 +72,36 @@ func TestKilledThenElsewhere(t *testing.T) {
 				l.requireMendedElsewhere(t, root, false)
 			})
 			require.Greater(t, committed, 3, "kills between the commit and the end")
+		})
+	}
+}
+
+// A call for another data directory, made while what was staged is somewhere else,
+// leaves the killed one's to be made again.
+func TestKilledMovedAwayAndBack(t *testing.T) {
+	for _, l := range early() {
+		t.Run(l.name, func(t *testing.T) {
+			first, _ := firstBetween(t, l)
+			for kill := first; ; kill++ {
+				root := publishKilled(t, l, kill)
+				if l.committed(t, root) {
+					require.Greater(t, kill, first)
+					return
+				}
+				at := filepath.Dir(l.dir) // a volume
+				if at == "." {
+					at = l.dir
+				}
+				volume, away := filepath.Join(root, at), filepath.Join(root, "away")
+				require.NoError(t, os.Rename(volume, away))
+				for range 2 {
+					err := publish(wrap(), l.elsewhere(root))
+					require.ErrorIs(t, err, durable.ErrExists)
+					require.ErrorContains(t, err, "an interrupted call made it for "+volume)
+				}
+				require.NoError(t, os.Rename(away, volume))
+				l.requireMended(t, root)
+			}
 		})
 	}
 }

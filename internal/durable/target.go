@@ -299,7 +299,11 @@ func (t *Target) tidyLock(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(l.recover(t.dir), l.release(), l.close())
+	err = l.recover(t.dir)
+	if errors.Is(err, ErrExists) { // for another call to decide
+		err = nil
+	}
+	return errors.Join(err, l.release(), l.close())
 }
 
 // listInto lists what is in an existing target and should not be, and says
