@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,18 +14,11 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// goroutine is the number of the goroutine that calls it.
-func goroutine() string {
-	buf := make([]byte, 64)
-	id, _, _ := bytes.Cut(bytes.TrimPrefix(buf[:runtime.Stack(buf, false)], []byte("goroutine ")), []byte(" "))
-	return string(id)
-}
-
 // calls notes on which goroutines it was called.
 type calls map[string]int
 
 func (c calls) Write(p []byte) (int, error) {
-	c[goroutine()]++
+	c[snaptest.GoroutineID()]++
 	return len(p), nil
 }
 
@@ -65,9 +57,9 @@ func TestCallsOnTheGoroutineOfTheCaller(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			used, reports := calls{}, calls{}
-			m := snapshot.New(snapshot.WithProgress(func(snapshot.Progress) { reports[goroutine()]++ }))
+			m := snapshot.New(snapshot.WithProgress(func(snapshot.Progress) { reports[snaptest.GoroutineID()]++ }))
 			require.NoError(t, call(t, m, used))
-			own := goroutine()
+			own := snaptest.GoroutineID()
 			require.Equal(t, calls{own: reports[own]}, reports)
 			require.GreaterOrEqual(t, reports[own], 2)
 			if name == "RestoreFrom" || name == "SaveTo" {

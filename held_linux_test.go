@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/snaptest"
 )
 
 // held is what the process has open and mapped below a directory.
@@ -29,13 +29,9 @@ type held struct {
 func lookHeld(tb testing.TB, root string) held {
 	tb.Helper()
 	h := held{files: map[string]int{}, maps: map[string]int{}}
-	fds, err := os.ReadDir("/proc/self/fd")
-	require.NoError(tb, err)
-	for _, fd := range fds {
-		// The descriptor of this very listing is closed by now.
-		target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
-		if err == nil && (strings.HasPrefix(target, root) || target == os.DevNull) {
-			h.files[target]++
+	for name, n := range snaptest.OpenFiles() {
+		if strings.HasPrefix(name, root) || name == os.DevNull {
+			h.files[name] = n
 		}
 	}
 	mappings, err := os.ReadFile("/proc/self/maps")
@@ -48,34 +44,15 @@ func lookHeld(tb testing.TB, root string) held {
 	return h
 }
 
-// goroutineStacks are the stacks of all goroutines by their number.
-func goroutineStacks() map[string]string {
-	buf := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(buf, true)
-		if n < len(buf) {
-			buf = buf[:n]
-			break
-		}
-		buf = make([]byte, 2*len(buf))
-	}
-	stacks := map[string]string{}
-	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		id, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " ")
-		stacks[id] = stack
-	}
-	return stacks
-}
-
 // ownFrame is a call in the library, not in its tests.
-var ownFrame = regexp.MustCompile(`^etcd\.example/snapshot(\.|/internal/(boltfile|bootstrap|crc32c|durable|keyspace|trailer)\.)`)
+var ownFrame = regexp.MustCompile(`^etcd\.example/snapshot(\.|/internal/(boltfile|bootstrap|crc32c|durable|filetype|flock|keyspace|trailer)\.)`)
 
 // atWork returns the goroutines that have begun since and are within a function
 // of the library. One that has told its caller that it is done may still be on
 // the way out of the function that it began with.
 func atWork(before map[string]string) []string {
 	var busy []string
-	for id, stack := range goroutineStacks() {
+	for id, stack := range snaptest.Goroutines() {
 		if _, ok := before[id]; ok {
 			continue
 		}
@@ -172,12 +149,8 @@ type lateOps struct {
 	late []durabletest.Op
 }
 
-func newLateOps() *lateOps { return &lateOps{caller: goroutineID(), over: make(chan struct{})} }
-
-func goroutineID() string {
-	buf := make([]byte, 64)
-	id, _, _ := strings.Cut(strings.TrimPrefix(string(buf[:runtime.Stack(buf, false)]), "goroutine "), " ")
-	return id
+func newLateOps() *lateOps {
+	return &lateOps{caller: snaptest.GoroutineID(), over: make(chan struct{})}
 }
 
 func (l *lateOps) holdBack() {
@@ -190,7 +163,7 @@ func (l *lateOps) Before(op durabletest.Op) error {
 	l.mu.Lock()
 	hold := l.hold
 	l.mu.Unlock()
-	if hold && goroutineID() != l.caller {
+	if hold && snaptest.GoroutineID() != l.caller {
 		select {
 		case <-l.over:
 		case <-time.After(20 * time.Millisecond):

@@ -166,7 +166,7 @@ func callOnce(t *testing.T, call overCall, content []byte, sound bool, end endin
 			end.report(ctx, late)
 		}
 	}))
-	stacks, before := goroutineStacks(), lookHeld(t, root)
+	stacks, before := snaptest.Goroutines(), lookHeld(t, root)
 	err, panicked := recoverReport(func() error { return call.run(ctx, m, root) })
 	close(late.over)
 	busy := atWork(stacks)

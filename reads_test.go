@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -44,28 +43,16 @@ func TestEveryReadOfStatusFails(t *testing.T) {
 	}
 }
 
-// tallyingReader adds up the bytes that are read.
-type tallyingReader struct {
-	io.ReaderAt
-	n atomic.Int64
-}
-
-func (r *tallyingReader) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.ReaderAt.ReadAt(p, off)
-	r.n.Add(int64(n))
-	return n, err
-}
-
 // Values that are not held in memory are read once too, although they are both
 // decoded and summed.
 func TestStatusReadsLargeValuesOnce(t *testing.T) {
 	huge := strings.Repeat("v", 5<<20)
 	b := snaptest.NewDB().Put("a", huge).Put("b", "v").Raw("meta", "note", huge).Bytes(t, false)
 	for _, strict := range []bool{false, true} {
-		r := &tallyingReader{ReaderAt: bytes.NewReader(b)}
+		r := &snaptest.CountingReaderAt{ReaderAt: bytes.NewReader(b)}
 		_, err := snapshot.Inspect(t.Context(), r, int64(len(b)), strict, boltfile.Options{})
 		require.NoError(t, err)
-		require.Less(t, r.n.Load(), int64(len(b)+1<<20))
+		require.Less(t, r.N.Load(), int64(len(b)+1<<20))
 	}
 }
 

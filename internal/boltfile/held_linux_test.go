@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,21 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/pagecache"
 )
 
 // openCount is how often path, and the device that takes what is read ahead, are
 // open.
-func openCount(t *testing.T, path string) (n int) {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	require.NoError(t, err)
-	for _, fd := range fds {
-		if target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name())); err == nil && (target == path || target == os.DevNull) {
-			n++
-		}
-	}
-	return n
+func openCount(path string) int {
+	files := snaptest.OpenFiles()
+	return files[path] + files[os.DevNull]
 }
 
 // When ReadAhead has been ended, or has come to its end, nothing of it is left.
@@ -42,7 +35,7 @@ func TestReadAheadLeavesNothing(t *testing.T) {
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()
-	before := openCount(t, path)
+	before := openCount(path)
 	for _, patience := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond, time.Minute} {
 		pagecache.MakeCold(t, path)
 		stop := boltfile.ReadAhead(t.Context(), f, size)
@@ -50,7 +43,7 @@ func TestReadAheadLeavesNothing(t *testing.T) {
 			runtime.Gosched()
 		}
 		stop()
-		require.Equal(t, before, openCount(t, path), "ended after %v", patience)
+		require.Equal(t, before, openCount(path), "ended after %v", patience)
 	}
 }
 
@@ -61,18 +54,18 @@ func TestCloseFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "db")
 	require.NoError(t, os.WriteFile(path, []byte("content"), 0o600))
-	before := openCount(t, dir)
+	before := openCount(dir)
 	_, _, err := boltfile.OpenFile(dir)
 	require.ErrorIs(t, err, boltfile.ErrNotRegular)
-	require.Equal(t, before, openCount(t, dir))
+	require.Equal(t, before, openCount(dir))
 
 	writer, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(t, err)
 	require.NoError(t, unix.Flock(int(writer.Fd()), unix.LOCK_EX))
-	before = openCount(t, path)
+	before = openCount(path)
 	_, _, err = boltfile.OpenFile(path)
 	require.ErrorIs(t, err, boltfile.ErrLocked)
-	require.Equal(t, before, openCount(t, path))
+	require.Equal(t, before, openCount(path))
 	require.NoError(t, unix.Flock(int(writer.Fd()), unix.LOCK_UN))
 
 	f, _, err := boltfile.OpenFile(path)
@@ -101,7 +94,7 @@ type lateReader struct {
 }
 
 func (r *lateReader) ReadAt(p []byte, off int64) (int, error) {
-	if goroutine() == r.caller {
+	if snaptest.GoroutineID() == r.caller {
 		if r.failAt--; r.failAt == 0 {
 			close(r.begun)
 			return 0, errDisk
@@ -127,19 +120,13 @@ func (r *lateReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func goroutine() string {
-	buf := make([]byte, 64)
-	id, _, _ := strings.Cut(strings.TrimPrefix(string(buf[:runtime.Stack(buf, false)]), "goroutine "), " ")
-	return id
-}
-
 // A scan that ends early, by an error or a panic, takes its goroutines along.
 func TestScanIsOverWhenItReturns(t *testing.T) {
 	b := build(t, 4096, false, fill("a", 60_000, 100))
 	for _, how := range []string{"panic", "error"} {
 		t.Run(how, func(t *testing.T) {
 			for at := 6; at < 16; at++ {
-				r := &lateReader{ReaderAt: bytes.NewReader(b), caller: goroutine(), begun: make(chan struct{}), over: make(chan struct{})}
+				r := &lateReader{ReaderAt: bytes.NewReader(b), caller: snaptest.GoroutineID(), begun: make(chan struct{}), over: make(chan struct{})}
 				db, err := boltfile.Open(r, int64(len(b)))
 				require.NoError(t, err)
 				reads := 0

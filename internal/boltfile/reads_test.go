@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -53,18 +52,6 @@ func TestEveryReadFails(t *testing.T) {
 	}
 }
 
-// tallyingReader counts the bytes that are read.
-type tallyingReader struct {
-	io.ReaderAt
-	n atomic.Int64
-}
-
-func (r *tallyingReader) ReadAt(p []byte, off int64) (int, error) {
-	n, err := r.ReaderAt.ReadAt(p, off)
-	r.n.Add(int64(n))
-	return n, err
-}
-
 // readAll is a visitor that reads the large values, once.
 type readAll struct{ boltfile.Visitor }
 
@@ -94,10 +81,10 @@ func TestLeafPagesAreReadOnce(t *testing.T) {
 		"small and large":    build(t, 4096, false, mixed),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &tallyingReader{ReaderAt: bytes.NewReader(b)}
+			r := &snaptest.CountingReaderAt{ReaderAt: bytes.NewReader(b)}
 			db, err := boltfile.Open(r, int64(len(b)))
 			require.NoError(t, err)
-			r.n.Store(0)
+			r.N.Store(0)
 			var counted int64
 			usage, _, err := db.Scan(context.Background(), boltfile.Options{
 				Visit: func(boltfile.Bucket, int) boltfile.Visitor { return readAll{} },
@@ -109,8 +96,8 @@ func TestLeafPagesAreReadOnce(t *testing.T) {
 				free++
 			}
 			inUse := db.Size() - free*db.PageSize()
-			require.LessOrEqual(t, r.n.Load(), inUse+10*db.PageSize())
-			require.Equal(t, r.n.Load(), counted)
+			require.LessOrEqual(t, r.N.Load(), inUse+10*db.PageSize())
+			require.Equal(t, r.N.Load(), counted)
 		})
 	}
 }

@@ -8,9 +8,6 @@ import (
 // PasswordHash lets the test compare it with Password.
 const PasswordHash = passwordHash
 
-// OpenFiles is what NoLeaks counts.
-var OpenFiles = openFiles
-
 // SetLeakPatience shortens the wait for the length of a test.
 func SetLeakPatience(t *testing.T, d time.Duration) {
 	old := leakPatience

@@ -20,7 +20,7 @@ var leakPatience = 10 * time.Second
 // its check runs after all other cleanups; not in parallel tests.
 func NoLeaks(tb testing.TB) {
 	tb.Helper()
-	goroutines, files := goroutines(), openFiles()
+	goroutines, files := Goroutines(), OpenFiles()
 	tb.Cleanup(func() {
 		deadline := time.Now().Add(leakPatience)
 		for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
@@ -41,12 +41,12 @@ func NoLeaks(tb testing.TB) {
 // that an earlier test is still winding down make room for one that leaks.
 func leaked(before map[string]string, files map[string]int) string {
 	var b strings.Builder
-	for id, stack := range goroutines() {
+	for id, stack := range Goroutines() {
 		if _, ok := before[id]; !ok {
 			fmt.Fprintf(&b, "%s\n\n", stack)
 		}
 	}
-	for name, n := range openFiles() {
+	for name, n := range OpenFiles() {
 		if n > files[name] {
 			fmt.Fprintf(&b, "open file %s: got %d, want %d\n", name, n, files[name])
 		}
@@ -54,9 +54,9 @@ func leaked(before map[string]string, files map[string]int) string {
 	return b.String()
 }
 
-// goroutines returns the stack of each goroutine by its number. The one that
+// Goroutines returns the stack of each goroutine by its number. The one that
 // delivers signals is left out: it starts when first needed and never ends.
-func goroutines() map[string]string {
+func Goroutines() map[string]string {
 	buf := make([]byte, 1<<20)
 	n := runtime.Stack(buf, true)
 	for n == len(buf) {
@@ -64,18 +64,28 @@ func goroutines() map[string]string {
 		n = runtime.Stack(buf, true)
 	}
 	stacks := make(map[string]string)
-	for _, stack := range strings.Split(string(buf[:n]), "\n\n") {
-		id, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " ")
+	for stack := range strings.SplitSeq(string(buf[:n]), "\n\n") {
 		if !strings.Contains(stack, "os/signal.loop") {
-			stacks[id] = stack
+			stacks[goroutineID(stack)] = stack
 		}
 	}
 	return stacks
 }
 
-// openFiles counts what the descriptors of the process refer to. Go's poller
-// opens two of its own at first use, which are no leak.
-func openFiles() map[string]int {
+// GoroutineID returns the number of the calling goroutine.
+func GoroutineID() string {
+	buf := make([]byte, 64)
+	return goroutineID(string(buf[:runtime.Stack(buf, false)]))
+}
+
+func goroutineID(stack string) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " ")
+	return id
+}
+
+// OpenFiles counts what the descriptors of the process refer to, where /proc
+// shows them. Go's poller opens two of its own at first use, which are no leak.
+func OpenFiles() map[string]int {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return nil

@@ -32,3 +32,16 @@ func (r *FaultyReaderAt) ReadAt(p []byte, off int64) (int, error) {
 
 // Hit reports whether the read that fails has come.
 func (r *FaultyReaderAt) Hit() bool { return r.reads.Load() > r.FailAt }
+
+// CountingReaderAt adds up the bytes that are read. It is safe for concurrent use.
+type CountingReaderAt struct {
+	io.ReaderAt
+	N atomic.Int64
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r *CountingReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	r.N.Add(int64(n))
+	return n, err
+}
