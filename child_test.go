@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -159,19 +160,42 @@ func writeLoad(ctx context.Context, cli *clientv3.Client) error {
 	return err
 }
 
+// childCommand is this test program, to be run once more for a job.
+func childCommand(j job, env ...string) (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(append(os.Environ(), env...), childJob+"="+string(text))
+	return cmd, nil
+}
+
+// runChild runs a job to its end.
+func runChild(t *testing.T, j job, env ...string) answer {
+	t.Helper()
+	cmd, err := childCommand(j, env...)
+	require.NoError(t, err)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	var a answer
+	require.NoError(t, json.Unmarshal(out, &a), "%s%s", out, &stderr)
+	return a
+}
+
 // startMember runs an etcd in a process of its own, so that what this process
 // uses is what the library uses.
 func startMember(m member) (endpoint string, stop func() error, err error) {
-	exe, err := os.Executable()
+	cmd, err := childCommand(job{Member: &m})
 	if err != nil {
 		return "", nil, err
 	}
-	text, err := json.Marshal(job{Member: &m})
-	if err != nil {
-		return "", nil, err
-	}
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childJob+"="+string(text))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()

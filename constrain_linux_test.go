@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable/durabletest"
 )
 
 // constrain does to the process what a job asks for.
@@ -58,33 +58,11 @@ func exhaust() {
 	}
 }
 
-// runChild runs a job to its end.
-func runChild(t *testing.T, j job) answer {
-	t.Helper()
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	text, err := json.Marshal(j)
-	require.NoError(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childJob+"="+string(text))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	require.NoError(t, err, stderr.String())
-	var a answer
-	require.NoError(t, json.Unmarshal(out, &a), "%s%s", out, &stderr)
-	return a
-}
-
 // startHanging runs a job until it hangs, and returns what kills it.
 func startHanging(t *testing.T, j job) (kill func()) {
 	t.Helper()
-	exe, err := os.Executable()
+	cmd, err := childCommand(j)
 	require.NoError(t, err)
-	text, err := json.Marshal(j)
-	require.NoError(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childJob+"="+string(text))
 	_, err = cmd.StdinPipe() // which ends with this process at the latest
 	require.NoError(t, err)
 	stdout, err := cmd.StdoutPipe()
@@ -210,16 +188,6 @@ func TestWithoutLocks(t *testing.T) {
 // A file system that shows the same permissions for everything: a restore is
 // killed, another finds it running, and the same call is made again.
 func TestRestoreOnBindfs(t *testing.T) {
-	skip := t.Skipf
-	if *every {
-		skip = t.Fatalf
-	}
-	if _, err := exec.LookPath("bindfs"); err != nil {
-		skip("no file system without modes was tried: %v", err)
-	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		skip("no file system without modes was tried: %v", err)
-	}
 	endpoint, ops := tracedOperations(t)
 	for name, options := range map[string][]string{
 		"no modes":  {"-p", "0777", "--chmod-ignore"},
@@ -228,12 +196,7 @@ func TestRestoreOnBindfs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			shown := filepath.Join(t.TempDir(), "shown")
 			require.NoError(t, os.Mkdir(shown, 0o755))
-			out, err := exec.Command("bindfs", append(options, t.TempDir(), shown)...).CombinedOutput()
-			require.NoError(t, err, "bindfs: %s", out)
-			t.Cleanup(func() {
-				out, err := exec.Command("umount", shown).CombinedOutput()
-				require.NoError(t, err, "%s", out)
-			})
+			durabletest.MountBindfs(t, *every, t.TempDir(), shown, options...)
 			for _, op := range ops {
 				t.Run(op.name, func(t *testing.T) {
 					_, complete := op.outcomes(t)

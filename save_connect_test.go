@@ -87,27 +87,11 @@ func talking(tb testing.TB) string { return answering(tb, "HTTP/1.1 400 Bad Requ
 
 // answering is a URL at which each connection gets one answer and is closed.
 func answering(tb testing.TB, text string) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(tb, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Read(make([]byte, 1<<10)) // unread bytes would reset the connection
-			_, _ = io.WriteString(c, text)
-			_ = c.Close()
-		}
-	}()
-	tb.Cleanup(func() {
-		_ = l.Close()
-		<-done
+	return snaptest.Accept(tb, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1<<10)) // unread bytes would reset the connection
+		_, _ = io.WriteString(c, text)
+		_ = c.Close()
 	})
-	return "http://" + l.Addr().String()
 }
 
 // refuseAtFirst is a dialer of the caller's own that fails so many times.

@@ -2,13 +2,10 @@ package snapshot_test
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,8 +19,6 @@ import (
 // connectProxy is an HTTP proxy that leads to target, whatever was asked for. It
 // returns its URL and the hosts that it was asked for.
 func connectProxy(t *testing.T, target string) (string, <-chan string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	asked := make(chan string, 16)
 	serve := func(c net.Conn) {
 		defer func() { _ = c.Close() }()
@@ -47,22 +42,7 @@ func connectProxy(t *testing.T, target string) (string, <-chan string) {
 		}()
 		_, _ = io.Copy(c, to)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serve(c)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
-	})
-	return "http://" + l.Addr().String(), asked
+	return snaptest.Accept(t, func(c net.Conn) { go serve(c) }), asked
 }
 
 // A proxy that the environment names leads to the server, as with etcd's
@@ -74,18 +54,7 @@ func TestSaveThroughProxy(t *testing.T) {
 	for _, endpoint := range []string{"http://etcd.invalid:2379", "etcd.invalid:2379"} {
 		op := saves(clientOf(endpoint))[0]
 		root := op.root(t)
-		text, err := json.Marshal(job{Op: op.name, Root: root, Endpoint: endpoint})
-		require.NoError(t, err)
-		exe, err := os.Executable()
-		require.NoError(t, err)
-		cmd := exec.CommandContext(t.Context(), exe)
-		cmd.Env = append(os.Environ(), childJob+"="+string(text), "HTTPS_PROXY="+proxy, "NO_PROXY=")
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		require.NoError(t, err, stderr.String())
-		var a answer
-		require.NoError(t, json.Unmarshal(out, &a))
+		a := runChild(t, job{Op: op.name, Root: root, Endpoint: endpoint}, "HTTPS_PROXY="+proxy, "NO_PROXY=")
 		require.Empty(t, a.Err)
 		require.Equal(t, "etcd.invalid:2379", <-asked)
 		got, err := os.ReadFile(filepath.Join(root, "dir", "db"))

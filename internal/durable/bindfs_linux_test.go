@@ -2,13 +2,13 @@ package durable_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/durable/durabletest"
 )
 
 // bindfs is a directory that shows what is in another one, with options.
@@ -17,28 +17,8 @@ func bindfs(t *testing.T, options ...string) (dir string) {
 	t.Setenv("TMPDIR", diskDir)
 	dir = filepath.Join(t.TempDir(), "shown")
 	require.NoError(t, os.Mkdir(dir, 0o755))
-	mountBindfs(t, t.TempDir(), dir, options...)
+	durabletest.MountBindfs(t, *every, t.TempDir(), dir, options...)
 	return dir
-}
-
-func mountBindfs(t *testing.T, from, at string, options ...string) {
-	t.Helper()
-	skip := t.Skipf
-	if *every {
-		skip = t.Fatalf
-	}
-	if _, err := exec.LookPath("bindfs"); err != nil {
-		skip("no file system without modes was tried: %v", err)
-	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		skip("no file system without modes was tried: %v", err)
-	}
-	out, err := exec.Command("bindfs", append(options, from, at)...).CombinedOutput()
-	require.NoError(t, err, "bindfs: %s", out)
-	t.Cleanup(func() {
-		out, err := exec.Command("umount", at).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	})
 }
 
 var bindfsOptions = map[string][]string{
@@ -99,7 +79,7 @@ func TestStagingMounted(t *testing.T) {
 	require.NoError(t, os.Chmod(root, 0o777|os.ModeSticky))
 	staging := filepath.Join(root, ".data.restore")
 	require.NoError(t, os.Mkdir(staging, 0o700))
-	mountBindfs(t, t.TempDir(), staging, "-p", "0777", "--chmod-ignore")
+	durabletest.MountBindfs(t, *every, t.TempDir(), staging, "-p", "0777", "--chmod-ignore")
 	err := publish(durable.OS, durable.TargetConfig{Dir: filepath.Join(root, "data")})
 	require.ErrorContains(t, err, "another user can write to it")
 	require.Equal(t, listing{".data.restore/": ""}, list(t, root))

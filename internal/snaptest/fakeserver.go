@@ -245,11 +245,23 @@ func Opaque(size int) []byte {
 // said.
 func SilentEndpoint(tb testing.TB) string {
 	tb.Helper()
+	var conns []net.Conn
+	tb.Cleanup(func() { // after the last was accepted
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	})
+	return Accept(tb, func(c net.Conn) { conns = append(conns, c) })
+}
+
+// Accept is a URL at which each connection is handed to serve, on one goroutine.
+// The test ends when serve has returned.
+func Accept(tb testing.TB, serve func(net.Conn)) string {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var conns []net.Conn
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -258,15 +270,12 @@ func SilentEndpoint(tb testing.TB) string {
 			if err != nil {
 				return
 			}
-			conns = append(conns, c)
+			serve(c)
 		}
 	}()
 	tb.Cleanup(func() {
 		_ = l.Close()
 		<-done
-		for _, c := range conns {
-			_ = c.Close()
-		}
 	})
 	return "http://" + l.Addr().String()
 }
