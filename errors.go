@@ -13,16 +13,15 @@ import (
 	"etcd.example/snapshot/internal/trailer"
 )
 
-// What a caller may want to tell apart. Every error of this package that falls
-// under one of these matches it with [errors.Is]; anything else (a missing
-// file, a refused permission, a cancelled context, a gRPC status) keeps its own
-// identity and is found the same way.
+// Sentinel errors for use with [errors.Is]. Errors that are none of these (a
+// missing file, a refused permission, a cancelled context, a gRPC status) keep
+// their own identity and are found the same way.
 var (
 	// ErrEndpoints: Save was given no endpoint or more than one.
 	ErrEndpoints = errors.New("exactly one endpoint is needed")
-	// ErrUnreachable: no connection to the server came about within the connect
-	// timeout, or one side refuses the certificate of the other. The message has
-	// the last reason.
+	// ErrUnreachable: Save could not connect to the server within the connect
+	// timeout, or one side refuses the certificate of the other, or the server
+	// does not speak TLS. The message has the last reason.
 	ErrUnreachable = errors.New("no connection to the server")
 	// ErrStalled: the server, once connected, sent no snapshot bytes for the
 	// stall timeout.
@@ -35,14 +34,14 @@ var (
 	// ErrChecksum: the digest of the bytes differs from the one in the trailer.
 	ErrChecksum = errors.New("SHA-256 mismatch")
 	// ErrCorrupt: the bytes are not a well-formed etcd database. The message
-	// names the page, or the record, and the reason; of a file that is no
-	// database at all, what it is instead.
+	// names the page, or the record, and the reason; for a file that is no
+	// database at all it says what the file is instead.
 	ErrCorrupt = errors.New("corrupt snapshot")
 	// ErrExists: the target of a restore already exists.
 	ErrExists = errors.New("target already exists")
-	// ErrByteOrder: the snapshot comes from a machine of the other byte order,
-	// s390x being the one with etcd that is big-endian. It is sound, and must be
-	// read and restored on a machine of its own byte order.
+	// ErrByteOrder: the snapshot comes from a machine of the other byte order.
+	// (etcd runs on one big-endian platform, s390x.) The file is not damaged:
+	// read and restore it on a machine of its own byte order.
 	ErrByteOrder = errors.New("wrong byte order for this machine")
 	// ErrInUse: the file or the target is locked, in this process or another: by
 	// a running etcd, or by a restore that is still at work.
@@ -84,8 +83,8 @@ func wrap(op, path string, err *error) {
 	}
 }
 
-// refuse returns an error for what is no etcd database at all, and for one in the
-// other byte order: both are known from the first pages.
+// refuse returns an error for a file that is no database at all, and for one in
+// the other byte order: the first pages tell both.
 func refuse(r io.ReaderAt, size int64) error {
 	_, err := boltfile.Open(r, size)
 	if errors.As(err, new(*boltfile.ForeignError)) || errors.As(err, new(*boltfile.ByteOrderError)) {
@@ -105,9 +104,9 @@ func noTrailer(what string, r io.ReaderAt, size int64) error {
 		"which Restore accepts with SkipHashCheck", err)
 }
 
-// explain adds to err, or puts in its place, what the first pages tell: that the
-// database ends before its size, that it is in the other byte order, or that
-// there is none.
+// explain adds what the first pages tell to err: that the file ends before the
+// database does, or that it is in the other byte order. If the file is no
+// database at all, that takes the place of err.
 func explain(err error, r io.ReaderAt, size int64) error {
 	_, open := boltfile.Open(r, size)
 	var short *boltfile.ShortError

@@ -78,20 +78,19 @@ func WithProgress(report func(Progress)) Option {
 	return func(m *V3Manager) { m.progress = report }
 }
 
-// WithConnectTimeout ends a Save with [ErrUnreachable] when no connection to the
-// server has come about after d. Until then it tries again, so a server that
-// comes up in time is used. Zero or less turns it off: a server is then tried
-// until the context ends. What a connection needs is a TCP connection, a TLS
-// handshake where the endpoint or the TLS of the Config wants one, and an answer in
-// HTTP/2.
+// WithConnectTimeout ends a Save with [ErrUnreachable] when it has not connected
+// to the server within d. Until then it tries again, so a server that comes up in
+// time is used. Zero or less turns the timeout off: Save then tries until the
+// context ends. Connecting takes a TCP connection, a TLS handshake where the
+// endpoint or the TLS of the Config calls for one, and an answer in HTTP/2.
 func WithConnectTimeout(d time.Duration) Option {
 	return func(m *V3Manager) { m.connectTimeout = orNone(d) }
 }
 
 // WithStallTimeout ends a Save with [ErrStalled] when the server has sent no
 // snapshot byte for d, from the connection on. Messages without bytes do not
-// count. Zero or less turns it off: a silent server is then waited for until
-// the context ends.
+// count. Zero or less turns the timeout off: Save then waits for a silent server
+// until the context ends.
 func WithStallTimeout(d time.Duration) Option {
 	return func(m *V3Manager) { m.stallTimeout = orNone(d) }
 }
@@ -121,5 +120,5 @@ type Progress struct {
 	Op    string // "save", "status", "verify" or "restore"
 	Phase Phase
 	Done  int64 // bytes of this phase that are done
-	Total int64 // bytes of this phase, or 0 where nobody knows (RestoreFrom's copy)
+	Total int64 // bytes of this phase, or 0 where it is not known (RestoreFrom's copy)
 }

@@ -28,12 +28,11 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // agree on all ids and form one cluster. The snapshot file is only read.
 //
 // The outcome is absent or complete. On nil, every file and directory is on
-// disk, the directories above that had to be made included; directories that it
+// disk, including the parent directories that it created; directories that it
 // creates have permissions 0700, files 0600, and an existing data directory keeps
-// its own. On any error nothing is left. When the process
-// is killed or the power fails there is either the complete data directory or
-// none; the same call made again removes what the killed one left, there is
-// nothing to clean up by hand. Calls at the same time for one directory exclude
+// its own. On any error nothing is left. When the process is killed or the power
+// fails there is either the complete data directory or none; the same call made
+// again removes what the killed one left, there is nothing to clean up by hand. Calls at the same time for one directory exclude
 // each other: one wins, the others get [ErrExists] or [ErrInUse], and so it is
 // between processes.
 //
@@ -42,15 +41,15 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // the copy edited, in one transaction. The file is never mapped into memory, so
 // a 32-bit process restores databases of any size.
 //
-// Errors are [ErrConfig], before anything is written, unless two names turn out
-// to be one to the file system when their directories are made; [ErrExists] when the data
-// directory exists (see AllowEmptyDataDir) or the WAL directory does;
+// Errors are [ErrConfig], before anything is written, unless the file system
+// turns out to take two names for one when their directories are created;
+// [ErrExists] when the data directory exists (see AllowEmptyDataDir) or the WAL
+// directory does;
 // [ErrNoTrailer] and [ErrChecksum] unless SkipHashCheck is set; [ErrCorrupt],
 // with [ErrTruncated] where the file ends too early; [ErrByteOrder], before
-// anything is written; [ErrInUse] also when a
-// running etcd holds the snapshot file; syscall.ENOSPC, with how much is needed
-// and how much there is, also where the copy would share the room of the
-// snapshot; the context's error.
+// anything is written; [ErrInUse] also when a running etcd holds the snapshot
+// file; syscall.ENOSPC, with how much space is needed and how much is free, even
+// if the copy would be a reflink; the context's error.
 //
 // Once its context has ended the call returns within 100 ms plus the time that it
 // takes to remove what was copied: about 0.06 s a GB on ext4, 0.02 s on XFS, and
@@ -142,7 +141,7 @@ func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, co
 
 	staged := stagingFor(target.FS(), p, target)
 	if err := staged.makeDirs(); err != nil {
-		return fmt.Errorf("make directories: %w", err)
+		return fmt.Errorf("create directories: %w", err)
 	}
 	bumped, err := staged.database(ctx, m, p, copyTo)
 	if err != nil {
@@ -221,8 +220,8 @@ func noSpace(dir string, need, free int64) error {
 	return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
 }
 
-// freeSpace is the number of free bytes where dir is, or a great number if
-// nobody can tell.
+// freeSpace returns the number of free bytes on the file system of dir, or the
+// largest number if the file system does not tell.
 func (m *V3Manager) freeSpace(dir string) (int64, error) {
 	free, err := m.fs.FreeSpace(dir)
 	if errors.Is(err, errors.ErrUnsupported) {

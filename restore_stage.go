@@ -67,7 +67,7 @@ func (s *staging) database(ctx context.Context, m *V3Manager, p *plan, copyTo co
 		scan := boltfile.Options{}
 		if c.hashing {
 			scan.Workers = besideDigest()
-		} else { // a copy that shares the blocks of the snapshot was not in memory
+		} else { // a reflink was not in memory
 			defer boltfile.ReadAhead(ctx, f, c.size)()
 		}
 		checked, err := checkStructure(ctx, f, c.size, m.newMeter("restore", PhaseCheck, c.size), scan)

@@ -28,12 +28,12 @@ type Saved struct {
 //
 // On nil, dbPath is the complete snapshot with its SHA-256 trailer, readable
 // and writable by its owner alone. Its digest was compared while it streamed;
-// the file and the directory entry are on disk. What stood at dbPath before is
-// replaced in that one moment: on any error, and if the process is killed, it
-// is untouched. On error nothing else is left either; what a killed process
+// the file and the directory entry are on disk. An existing file at dbPath
+// is replaced in one step: on any error, and if the process is killed, it is
+// left unchanged. On error nothing else is left either; what a killed process
 // leaves beside dbPath, the next Save to it removes. A symbolic link at dbPath is
 // followed, its target replaced. Concurrent calls, also for one dbPath, each
-// publish a whole file, the last one to end wins.
+// publish a whole file; the last one to end wins.
 //
 // An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
 // [ErrUnreachable] means that no connection came about within the time of
@@ -60,8 +60,8 @@ type Saved struct {
 //
 // On Linux a large snapshot does not push other files, such as the database of
 // an etcd on the same machine, out of the page cache: but for its last 16 MiB,
-// the file is not left there. On overlayfs, which does not write back a part of
-// a file when asked to, it is.
+// the file is not left there. overlayfs cannot write back part of a file, so
+// there the file stays cached.
 //
 // cfg means what it means to [clientv3.New], and is not modified. Windows and
 // message sizes that it sets are kept; where it sets none, Save has windows
@@ -142,7 +142,7 @@ func (m *V3Manager) download(ctx context.Context, cfg clientv3.Config, lg *zap.L
 
 	client, err := newSaveClient(watch, cfg, lg)
 	if err != nil {
-		return Saved{}, fmt.Errorf("make client: %w", watch.explain(err))
+		return Saved{}, fmt.Errorf("create client: %w", watch.explain(err))
 	}
 	defer func() { _ = client.Close() }() // the stream has ended or does not matter
 	stream, err := openSnapshot(watch.ctx, client)

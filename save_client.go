@@ -67,7 +67,7 @@ func newSaveClient(watch *saveWatch, cfg clientv3.Config, lg *zap.Logger) (*clie
 
 // openSnapshot starts the stream as etcd's client does: with its limits on
 // messages, with a login and with retries until the first message has come. It
-// shows those call options to nobody but a MaintenanceClient, so one listens.
+// shows those call options only to a MaintenanceClient, so streamTap is one.
 func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStream, error) {
 	tap := streamTap{MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
 	_, _ = clientv3.NewMaintenanceFromMaintenanceClient(&tap, client).SnapshotWithVersion(ctx)

@@ -135,7 +135,7 @@ func (w *saveWatch) timedOut(limit time.Duration, err error) error {
 	if !w.reached { // the client has closed a connection by now
 		return fmt.Errorf("%w: %w", w.noConnection(fmt.Sprintf("%s, within the DialTimeout of %v", w.endpoint, limit)), err)
 	}
-	return fmt.Errorf("%w, or rather the DialTimeout of %v: %w", ErrStalled, limit, err)
+	return fmt.Errorf("%w: the login was not answered within the DialTimeout of %v: %w", ErrStalled, limit, err)
 }
 
 // pause stops the clock while it is not the server that is waited for.

@@ -9,8 +9,8 @@
 //     make a data directory from a file or from an [io.Reader].
 //
 // [New] returns a [V3Manager], [NewV3] the [Manager] that etcd documents. Either
-// is safe for concurrent use. Errors are of type [*Error]; what a caller may
-// want to tell apart matches a sentinel such as [ErrChecksum] with [errors.Is].
+// is safe for concurrent use. Errors are of type [*Error], and match
+// sentinels such as [ErrChecksum] with [errors.Is].
 //
 // # Restoring a cluster
 //
@@ -119,8 +119,8 @@
 //     Restore answers [ErrInUse] with the path to remove by hand.
 //   - Where a file system has no hard links, and the disk fails while Save syncs
 //     the directory, the new file stays at the path. The error says so.
-//   - A call that opens a file in the instant in which a Save publishes it may
-//     find it [ErrInUse] once.
+//   - A call that opens a file at the very moment at which a Save publishes it
+//     may answer [ErrInUse] once.
 //   - A database has the byte order of the machine that wrote it. Save fetches
 //     one of the other order; Status, Verify and Restore refuse it with
 //     [ErrByteOrder]: use a machine of that order.

@@ -10,14 +10,14 @@ import (
 	"etcd.example/snapshot/internal/trailer"
 )
 
-// Status is what there is to know about a snapshot file.
+// Status describes a snapshot file.
 type Status struct {
 	// Hash is the CRC-32C over the names and entries of all buckets.
 	Hash uint32 `json:"hash"`
 	// Revision is the latest revision of the key space, 0 when it is empty.
 	Revision int64 `json:"revision"`
-	// TotalKey is the number of live keys: those whose last change is not a
-	// deletion. The empty record that a revision bump leaves counts as one, as
+	// TotalKey is the number of live keys: those whose last record is not a
+	// tombstone. The empty record that a revision bump leaves counts as one, as
 	// it does with etcd.
 	TotalKey int `json:"totalKey"`
 	// TotalSize is the size of the database in bytes, without the trailer.
@@ -43,8 +43,9 @@ func (m *V3Manager) Status(dbPath string) (Status, error) {
 // never written to. Errors: [ErrCorrupt] with the page and the reason, together
 // with [ErrTruncated] when the file ends before its database does, or with what
 // the file is instead of a snapshot; [ErrByteOrder] for the snapshot of a machine
-// of the other byte order; [ErrInUse] when a running etcd holds the file; an error for what is not a regular file;
-// fs.ErrNotExist and the like; the context's error, within 100 ms of its end.
+// of the other byte order; [ErrInUse] when a running etcd holds the file; an error
+// for a path that is not a regular file; fs.ErrNotExist and the like; the
+// context's error, within 100 ms of its end.
 // On an error the Status is zero.
 func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status, err error) {
 	defer wrap("status", dbPath, &err)

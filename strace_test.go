@@ -58,7 +58,7 @@ type injection struct {
 }
 
 // Every system call of an operation fails, or is where the process is killed.
-// This reaches bbolt and the Go library as well. Without -every it is a few of
+// This reaches the Go library as well. Without -every it is a few of
 // them.
 func TestEverySystemCallFails(t *testing.T) {
 	tracer := newTracer(t)

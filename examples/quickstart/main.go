@@ -3,8 +3,8 @@
 //	go run ./examples/quickstart
 //
 // It starts an embedded etcd on free loopback ports in a temporary directory,
-// writes to it, saves a snapshot, judges it, restores it, boots the restored
-// directory and compares everything. It leaves nothing behind, and its exit
+// writes to it, saves a snapshot, verifies it, restores it, boots the restored
+// directory and compares everything. It cleans up, and its exit
 // status is not zero if anything differs.
 package main
 

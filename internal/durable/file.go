@@ -50,7 +50,7 @@ func CreateFile(fsys FS, path string) (*StagedFile, error) {
 		s, err = stageFile(held, path)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make temporary file: %w", err), held.drop())
+		return nil, errors.Join(fmt.Errorf("create temporary file: %w", err), held.drop())
 	}
 	return s, nil
 }
