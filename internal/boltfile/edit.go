@@ -26,8 +26,8 @@ type Edit struct {
 }
 
 // Edit starts a transaction on a database that Scan has found sound and whose
-// top level holds buckets. w writes to the same file; nobody else may have it
-// open.
+// top level holds buckets. w writes to the same file, which must not be open
+// anywhere else.
 func (db *DB) Edit(ctx context.Context, w io.WriterAt, buckets []Bucket) *Edit {
 	return &Edit{
 		db:      db,

@@ -47,8 +47,8 @@ func readHead(r io.ReaderAt, size int64) ([]byte, error) {
 	return head, readFull(r, head, 0)
 }
 
-// foreign judges a file without a meta page that is valid in the byte order of
-// this machine; first is what is wrong with the one at its beginning.
+// foreign returns the error for a file without a meta page that is valid in the
+// byte order of this machine; first is what is wrong with the one at its start.
 func foreign(r io.ReaderAt, size int64, first error) error {
 	_, err := open(r, size, otherOrder)
 	byteOrder := &ByteOrderError{BigEndian: otherOrder == binary.BigEndian}
@@ -70,8 +70,8 @@ func foreign(r io.ReaderAt, size int64, first error) error {
 	return &ForeignError{Head: head}
 }
 
-// tooSmall judges a file that has no room for two meta pages. One that is cut
-// begins like a meta page.
+// tooSmall returns the error for a file too small for two meta pages. One that
+// was cut off begins like a meta page.
 func tooSmall(r io.ReaderAt, size int64) error {
 	head, err := readHead(r, size)
 	if err != nil {

@@ -21,7 +21,7 @@ type publication struct {
 //
 // On an error Cleanup takes back what was published; until then and after a
 // kill WALDir may be there without Dir, which the next Open on it mends.
-// ErrExists: somebody else has made the target in the meantime.
+// ErrExists: something was created at the target in the meantime.
 func (t *Target) Commit() error {
 	if t.done {
 		return fs.ErrClosed
@@ -109,7 +109,7 @@ func (t *Target) writeIntent(early *publication, last publication, id string) er
 	}
 	commit := last.to
 	if !t.into {
-		// Not the directory itself: somebody may make that before the next call.
+		// Not the directory itself: the user may create that before the next call.
 		entries, err := t.fsys.ReadDir(last.from)
 		if err != nil {
 			return err

@@ -1,6 +1,6 @@
 // Package durable publishes files and directory trees so that they are seen
-// whole or not at all, whatever fails, whoever is killed and wherever the power
-// is cut.
+// whole or not at all, whatever fails, also when the process is killed or the
+// power is cut.
 //
 // A file is staged beside its path and renamed over it: [CreateFile]. A
 // directory, possibly with a second one on another file system, is staged in a
@@ -24,7 +24,7 @@ import "errors"
 var (
 	// ErrExists: there is something where the target is to be published.
 	ErrExists = errors.New("already exists")
-	// ErrInUse: somebody else holds the lock.
+	// ErrInUse: another call or process holds the lock.
 	ErrInUse = errors.New("in use")
 	// ErrNested: of the two directories of a target one is, or contains, the
 	// other or the place where that is staged.

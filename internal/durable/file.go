@@ -45,7 +45,7 @@ func CreateFile(fsys FS, path string) (*StagedFile, error) {
 		return nil, err
 	}
 	s, err := stageFile(held, path)
-	// Somebody who removes stale files took it for one before it was locked.
+	// Another call removed it as stale before it was locked.
 	for n := 1; n < maxAttempts && (errors.Is(err, ErrInUse) || errors.Is(err, fs.ErrExist)); n++ {
 		s, err = stageFile(held, path)
 	}
@@ -63,7 +63,7 @@ func stageFile(fsys *reserve, path string) (*StagedFile, error) {
 	}
 	s := &StagedFile{fsys: fsys, f: f, path: path, temp: temp, open: true}
 	if err = fsys.TryLock(f); errors.Is(err, errors.ErrUnsupported) {
-		err = nil // then nobody removes it as stale either
+		err = nil // then no call removes it as stale either
 	}
 	if err == nil {
 		err = stillNamed(fsys, f, temp)
@@ -74,8 +74,8 @@ func stageFile(fsys *reserve, path string) (*StagedFile, error) {
 	return s, nil
 }
 
-// stillNamed returns ErrInUse if f is no longer the file that name stands for:
-// somebody removed or replaced it before it was locked.
+// stillNamed returns ErrInUse if f is no longer the file that name stands for: it
+// was removed or replaced before it was locked.
 func stillNamed(fsys FS, f File, name string) error {
 	opened, err := f.Stat()
 	if err != nil {
@@ -97,12 +97,11 @@ func stillNamed(fsys FS, f File, name string) error {
 // File is the open temporary file, for the operations of FS that take one.
 func (s *StagedFile) File() File { return s.f }
 
-// Commit makes the file durable and puts it at its path, in one step: everybody
-// sees the old content or the new one. On nil, file and directory are synced.
+// Commit makes the file durable and puts it at its path, in one step: readers see
+// the old content or the new one. On nil, file and directory are synced.
 //
-// On an error what stood at the path still does, or does again: it is kept
-// under a second name until the directory is synced. Two things can be in the
-// way. Where the file system has no hard links, and where the disk fails again
+// On an error the old file is still at the path, or there again: it is kept under
+// a second name until the directory is synced. There are two exceptions. Where the file system has no hard links, and where the disk fails again
 // while the old name is restored, the path has the new content, which is whole
 // but may not survive a power cut; the error says so.
 func (s *StagedFile) Commit() error {

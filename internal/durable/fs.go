@@ -58,7 +58,7 @@ type FS interface {
 
 	// FreeSpace is the number of bytes that this user may still write on the
 	// file system of name or, if that does not exist, of its nearest ancestor
-	// that does. It is errors.ErrUnsupported where nobody can tell.
+	// that does. It is errors.ErrUnsupported where that is not known.
 	FreeSpace(name string) (int64, error)
 
 	// CopyRange lets the kernel copy n bytes between files of this FS, without
@@ -68,7 +68,7 @@ type FS interface {
 	// writing is the only way.
 	CopyRange(dst File, dstOff int64, src File, srcOff, n int64) (int64, error)
 
-	// Allocate grows an empty file to size bytes of zeros and reserves room
+	// Allocate grows an empty file to size bytes of zeros and reserves space
 	// for them where the file system can.
 	Allocate(f File, size int64) error
 
@@ -85,8 +85,8 @@ type FS interface {
 	DropCache(f File, off, n int64)
 
 	// TryLock takes the exclusive lock of an open file, held until it is
-	// closed. It is ErrInUse at once if anybody else has it, also within this
-	// process, and errors.ErrUnsupported where there are no locks.
+	// closed. It is ErrInUse at once if the file is locked already, in this process or
+	// another, and errors.ErrUnsupported where there are no locks.
 	TryLock(f File) error
 
 	// Unlock gives up the lock. Closing the file does so too, but not at once

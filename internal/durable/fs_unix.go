@@ -94,12 +94,12 @@ func isForeign(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
 	switch {
 	case parent.Mode()&others == 0:
 		return false, nil
-	case !sameDevice(parent, dir): // somebody has mounted it
+	case !sameDevice(parent, dir): // it is a mount point
 		return true, nil
 	case owner(dir) == os.Geteuid() && dir.Mode()&others == 0:
 		return false, nil
 	}
-	// Or everything looks like that here, whoever makes it.
+	// Or every directory looks like that here.
 	own, err := probe(fsys, path)
 	if errors.Is(err, fs.ErrPermission) {
 		return true, nil
@@ -126,7 +126,7 @@ func probe(fsys FS, dir string) (info fs.FileInfo, err error) {
 	}
 	defer func() {
 		rerr := ignoreNotExist(fsys.Remove(name))
-		if rerr != nil { // nobody else will try before the next call
+		if rerr != nil { // the next call is the first to try again
 			rerr = errors.Join(rerr, ignoreNotExist(fsys.Remove(name)))
 		}
 		err = errors.Join(err, rerr, f.Close())

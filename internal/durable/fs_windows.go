@@ -33,7 +33,7 @@ func ignoreNoSync(err error) error { return err }
 func (osFS) SyncDir(string) error { return nil }
 
 func tryLock(f *os.File) error {
-	const farOff = 1 << 30 // locks are mandatory, so lock a byte that nobody reads
+	const farOff = 1 << 30 // locks are mandatory, so lock a byte that is never read
 	err := withFd(f, func(fd uintptr) error {
 		return windows.LockFileEx(windows.Handle(fd),
 			windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,

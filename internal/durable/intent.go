@@ -35,7 +35,7 @@ type intent struct {
 	// what the lock file in it says meanwhile, which no other call's does.
 	Staged fileName `json:"staged"`
 	ID     string   `json:"id"`
-	// Content is what Name held. If it holds anything else, somebody uses it.
+	// Content is what Name held. If it holds anything else, it is in use.
 	Content []entry `json:"content"`
 }
 
@@ -169,7 +169,7 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 }
 
 // withdraw removes the directory that a killed call published early, unless
-// that call published everything, or somebody has touched the directory since.
+// that call published everything, or the directory has changed since.
 // While it cannot tell whether everything was published, it is ErrExists, and
 // the intent stays for a call that can. dir is where the present call is about to
 // publish.
@@ -207,9 +207,9 @@ func (l *lockDir) withdraw(in intent, dir string) error {
 // is doubt.
 //
 // The last rename takes away what is staged. While that is still staged, nothing
-// is committed. Once it is neither staged nor published, somebody has moved the
-// published directory away, or what was staged, or a later call for that
-// directory removed what was staged. On a disk that writes a rename in two steps
+// is committed. Once it is neither staged nor published, the published directory,
+// or what was staged, was moved away, or a later call for that directory removed
+// what was staged. On a disk that writes a rename in two steps
 // a power cut can do it as well, so a call for the same directory, which does not
 // exist, starts afresh.
 //

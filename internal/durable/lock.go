@@ -10,7 +10,7 @@ import (
 )
 
 // What a lock directory may hold. A directory of that name with anything else
-// in it is somebody else's.
+// in it is not ours.
 const (
 	lockName    = "lock"
 	treeName    = "tree"
@@ -19,10 +19,11 @@ const (
 )
 
 // errNotOurs: the name of the lock directory is taken.
-var errNotOurs = errors.New("needed for staging, but somebody else's")
+var errNotOurs = errors.New("in the way of staging")
 
-// lockDir is the directory in which one target is staged. Whoever has locked
-// the file "lock" in it owns all of it; the lock ends with the process.
+// lockDir is the directory in which one target is staged. The
+// call that has locked the file "lock" in it owns all of it; the lock ends with
+// the process.
 type lockDir struct {
 	fsys FS
 	path string
@@ -37,8 +38,8 @@ type lockDir struct {
 }
 
 // acquire makes and locks a lock directory. What it holds already is what a
-// killed call left. It is ErrInUse if somebody has locked it, and a retryError
-// if its parent is gone.
+// killed call left. It is ErrInUse if another call has locked it, and a
+// retryError if its parent is gone.
 func acquire(fsys FS, path string) (*lockDir, error) {
 	var last *retryError
 	for range maxAttempts {
@@ -137,7 +138,7 @@ func isOurs(fsys FS, path string) error {
 		return retryIfGone(err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s: %w", path, errNotOurs)
+		return fmt.Errorf("%s is %w, move it away: it is not a directory", path, errNotOurs)
 	}
 	parent, err := fsys.Lstat(filepath.Dir(path))
 	if err != nil {
@@ -146,7 +147,7 @@ func isOurs(fsys FS, path string) error {
 	if foreign, err := isForeign(fsys, path, parent, info); err != nil {
 		return retryIfGone(err)
 	} else if foreign {
-		return fmt.Errorf("%s: %w: another user can write to it", path, errNotOurs)
+		return fmt.Errorf("%s is %w, move it away: another user can write to it", path, errNotOurs)
 	}
 	entries, err := fsys.ReadDir(path)
 	if err != nil {
@@ -156,7 +157,7 @@ func isOurs(fsys FS, path string) error {
 		switch name := e.Name(); {
 		case name == lockName, name == treeName, name == intentName, strings.HasPrefix(name, trashPrefix):
 		default:
-			return fmt.Errorf("%s: %w: it holds %q", path, errNotOurs, name)
+			return fmt.Errorf("%s is %w, move it away: it holds %q", path, errNotOurs, name)
 		}
 	}
 	return nil
@@ -164,7 +165,7 @@ func isOurs(fsys FS, path string) error {
 
 // recover turns the lock directory of a killed call into an empty one. A
 // directory that the call published early is withdrawn, if dir is not published
-// and nobody has touched it.
+// and the early directory is as the call left it.
 func (l *lockDir) recover(dir string) error {
 	in, ok, err := l.readIntent()
 	if err == nil && ok {

@@ -55,7 +55,7 @@ func isTempName(path, name string) bool {
 	return err == nil
 }
 
-// removeStale removes the temporary files for path that nobody has locked.
+// removeStale removes the temporary files for path that no call has locked.
 // Those of another user are left to that user.
 func removeStale(fsys FS, path string) error {
 	entries, err := fsys.ReadDir(filepath.Dir(path))

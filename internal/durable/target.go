@@ -57,11 +57,11 @@ type Target struct {
 // renamed into Dir.
 //
 // A lock directory that is there already, in a directory that others can write
-// to, must belong to this user and be writable for nobody else, as far as the
-// file system tells users and permissions apart.
+// to, must belong to this user and be writable by no other, as far as the file
+// system tells users and permissions apart.
 //
-// On a file system without locks nobody can tell what a killed call left from
-// what a running one is using: there it is ErrInUse until somebody removes it.
+// On a file system without locks, what a killed call left looks like what a
+// running one is using: there it is ErrInUse until the user removes it.
 //
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
 // ErrInUse at once if another call is at work on either, ErrNested if the two
@@ -250,7 +250,7 @@ func (t *Target) checkFree() error {
 	return existsError(t.walDir)
 }
 
-// checkFreeLocked looks again, now that nobody else publishes.
+// checkFreeLocked looks again, now that no other call publishes.
 func (t *Target) checkFreeLocked() error {
 	if !t.into {
 		there, err := exists(t.fsys, t.dir)

@@ -146,9 +146,9 @@ func TestTargetRefused(t *testing.T) {
 				require.NotErrorIs(t, err, durable.ErrInUse)
 			}
 			if strings.Contains(name, "staging is") {
-				require.ErrorContains(t, err, "needed for staging")
+				require.ErrorContains(t, err, "in the way of staging")
 			} else {
-				require.NotContains(t, err.Error(), "needed for staging")
+				require.NotContains(t, err.Error(), "in the way of staging")
 			}
 			require.Equal(t, before, list(t, root))
 		})

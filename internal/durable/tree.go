@@ -42,7 +42,7 @@ func mkdirMissing(fsys FS, dir string, made func(parent string) error) ([]string
 	for i := len(missing) - 1; i >= 0; i-- {
 		err := fsys.Mkdir(missing[i], dirPerm)
 		if errors.Is(err, fs.ErrExist) {
-			continue // somebody else was faster
+			continue // another call was faster
 		}
 		if err != nil {
 			return created, err
@@ -55,8 +55,8 @@ func mkdirMissing(fsys FS, dir string, made func(parent string) error) ([]string
 	return created, nil
 }
 
-// removeCreated removes directories that mkdirMissing made, unless somebody
-// has put something into them.
+// removeCreated removes directories that mkdirMissing made, unless something
+// has been put into them.
 func removeCreated(fsys FS, created []string) error {
 	var errs []error
 	for i := len(created) - 1; i >= 0; i-- {

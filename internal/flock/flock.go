@@ -4,5 +4,5 @@ package flock
 
 import "errors"
 
-// ErrHeld: somebody else has a lock that excludes this one.
+// ErrHeld: the file has a lock that excludes this one.
 var ErrHeld = errors.New("locked")
