@@ -65,8 +65,5 @@ func (h *rangeHash) compare(snapshot io.ReaderAt, size int64) error {
 	if err != nil {
 		return truncated(err)
 	}
-	if got := [trailer.Size]byte(h.Sum(nil)); got != want {
-		return fmt.Errorf("%w: got %x, want %x", ErrChecksum, got, want)
-	}
-	return nil
+	return trailer.Digest{Size: size, Sum: [trailer.Size]byte(h.Sum(nil)), Present: true, Trailer: want}.Check()
 }

@@ -30,9 +30,9 @@ var (
 	ErrTruncated = errors.New("ended early")
 	// ErrNoTrailer: the SHA-256 digest that ends every streamed snapshot is
 	// missing, as it is in a db file copied out of a data directory.
-	ErrNoTrailer = errors.New("no SHA-256 trailer")
+	ErrNoTrailer = trailer.ErrMissing
 	// ErrChecksum: the digest of the bytes differs from the one in the trailer.
-	ErrChecksum = errors.New("SHA-256 mismatch")
+	ErrChecksum = trailer.ErrMismatch
 	// ErrCorrupt: the bytes are not a well-formed etcd database. The message
 	// names the page, or the record, and the reason; for a file that is no
 	// database at all it says what the file is instead.
@@ -147,15 +147,6 @@ func asCorrupt(err error) error {
 		err = fmt.Errorf("%w: %w", ErrByteOrder, err)
 	}
 	return err
-}
-
-// trailerError gives what [trailer.Digest.Check] found the identity that callers
-// know.
-func trailerError(err error) error {
-	if errors.Is(err, trailer.ErrMissing) {
-		return fmt.Errorf("%w: %w", ErrNoTrailer, err)
-	}
-	return fmt.Errorf("%w: %w", ErrChecksum, err)
 }
 
 // targetError gives the errors of staging the sentinels of this package.

@@ -260,7 +260,7 @@ func (c *streamCopy) run(ctx context.Context, mt *meter) (copied, error) {
 			return copied{}, noTrailer("stream", c.dst, digest.Size)
 		}
 		if err := digest.Check(); err != nil {
-			return copied{}, explain(trailerError(err), c.dst, digest.Size)
+			return copied{}, explain(err, c.dst, digest.Size)
 		}
 	}
 	mt.finish()

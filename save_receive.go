@@ -57,7 +57,7 @@ func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	}
 	digest := blocks.digest()
 	if err := digest.Check(); err != nil {
-		return trailer.Digest{}, trailerError(err)
+		return trailer.Digest{}, err
 	}
 	if err := r.ended(); err != nil {
 		return trailer.Digest{}, err

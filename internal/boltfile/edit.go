@@ -15,6 +15,8 @@ import (
 // pages there are, and counts from Commit on. It never reuses a page, so until
 // then, and after an error, the database is as it was.
 //
+// A bucket is changed once: what was written for it is not read again.
+//
 // It is made for small buckets and for one more record in a large one. Its
 // memory is bounded by 16 MiB for the bucket that it reads or replaces, and a
 // few branch pages.

@@ -101,9 +101,10 @@ func (s *StagedFile) File() File { return s.f }
 // the old content or the new one. On nil, file and directory are synced.
 //
 // On an error the old file is still at the path, or there again: it is kept under
-// a second name until the directory is synced. There are two exceptions. Where the file system has no hard links, and where the disk fails again
-// while the old name is restored, the path has the new content, which is whole
-// but may not survive a power cut; the error says so.
+// a second name until the directory is synced. There are two exceptions: where the
+// file system has no hard links, and where the disk fails again while the old name
+// is restored, the path has the new content, which is whole but may not survive a
+// power cut. The error says so.
 func (s *StagedFile) Commit() error {
 	if s.done {
 		return fs.ErrClosed

@@ -23,9 +23,9 @@ const (
 
 var (
 	// ErrMissing: the size says that there is no trailer.
-	ErrMissing = errors.New("it does not end in a checksum")
+	ErrMissing = errors.New("no SHA-256 trailer")
 	// ErrMismatch: the trailer is not the digest of what precedes it.
-	ErrMismatch = errors.New("digest mismatch")
+	ErrMismatch = errors.New("SHA-256 mismatch")
 )
 
 // Present says whether a snapshot of size bytes ends in a trailer.
