@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"testing"
 	"time"
 	"weak"
@@ -221,36 +220,19 @@ func TestStatusUnmaps(t *testing.T) {
 			const calls, slab = 100, 640 << 10
 			grown := make([]int64, 0, 4)
 			for range cap(grown) {
-				start := writableMemory(t)
+				start := snaptest.WritableMemory(t)
 				for i := range calls {
 					if require.NoError(t, call()); i%10 == 9 {
 						runtime.GC()
 					}
 				}
-				if grown = append(grown, writableMemory(t)-start); grown[len(grown)-1] < calls*slab/4 {
+				if grown = append(grown, snaptest.WritableMemory(t)-start); grown[len(grown)-1] < calls*slab/4 {
 					return
 				}
 			}
 			require.Fail(t, "what is mapped grows", "bytes in %d calls each: %d", calls, grown)
 		})
 	}
-}
-
-// writableMemory is how many bytes the process has mapped that it can write to
-// and that are no file.
-func writableMemory(t *testing.T) (n int64) {
-	t.Helper()
-	mappings, err := os.ReadFile("/proc/self/maps")
-	require.NoError(t, err)
-	for line := range strings.Lines(string(mappings)) {
-		var from, to, off, inode int64
-		var mode, device string
-		_, err := fmt.Sscanf(line, "%x-%x %s %x %s %d", &from, &to, &mode, &off, &device, &inode)
-		if err == nil && mode == "rw-p" && inode == 0 {
-			n += to - from
-		}
-	}
-	return n
 }
 
 // When a Save has returned, its stream has ended, and no timer keeps what the

@@ -60,7 +60,7 @@ func operations(tb testing.TB, saveSize int) []operation {
 	return append(restores(smallSnapshot(tb)), saves(server.ClientConfig())...)
 }
 
-// smallSnapshot fills what bbolt maps at first, so that it has to map more.
+// smallSnapshot has a handful of leaf pages.
 func smallSnapshot(tb testing.TB) []byte { return snaptest.NewDB().Large(6, 1500).Bytes(tb, true) }
 
 // restores are Restore and RestoreFrom with every way to lay out the target.
