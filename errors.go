@@ -38,14 +38,14 @@ var (
 	// database at all it says what the file is instead.
 	ErrCorrupt = errors.New("corrupt snapshot")
 	// ErrExists: the target of a restore already exists.
-	ErrExists = errors.New("target already exists")
+	ErrExists = durable.ErrExists
 	// ErrByteOrder: the snapshot comes from a machine of the other byte order.
 	// (etcd runs on one big-endian platform, s390x.) The file is not damaged:
 	// read and restore it on a machine of its own byte order.
 	ErrByteOrder = errors.New("wrong byte order for this machine")
 	// ErrInUse: the file or the target is locked, in this process or another: by
 	// a running etcd, or by a restore that is still at work.
-	ErrInUse = errors.New("in use")
+	ErrInUse = durable.ErrInUse
 	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
 	ErrConfig = errors.New("invalid configuration")
 )
@@ -151,12 +151,7 @@ func asCorrupt(err error) error {
 
 // targetError gives the errors of staging the sentinels of this package.
 func targetError(err error) error {
-	switch {
-	case errors.Is(err, durable.ErrInUse):
-		return fmt.Errorf("%w: %w", ErrInUse, err)
-	case errors.Is(err, durable.ErrExists):
-		return fmt.Errorf("%w: %w", ErrExists, err)
-	case errors.Is(err, durable.ErrNested):
+	if errors.Is(err, durable.ErrNested) {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return err

@@ -111,6 +111,20 @@ func TestSaveSaysWhatItCouldNotCleanUp(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 }
 
+// takenFS is a file system on which another call always has the lock.
+type takenFS struct{ durable.FS }
+
+func (takenFS) TryLock(durable.File) error { return durable.ErrInUse }
+
+// A temporary file that other calls keep taking for a stale one is in use.
+func TestSaveNeverGetsTheLock(t *testing.T) {
+	dir := t.TempDir()
+	err := snapshot.New(snapshot.WithFS(takenFS{quickFS()})).Save(t.Context(), clientOf("127.0.0.1:1"), filepath.Join(dir, "db"))
+	require.ErrorIs(t, err, snapshot.ErrInUse)
+	requireNoOther(t, err, snapshot.ErrInUse)
+	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
 // While it saves, the disk is kept busy, and of what is on it only the end is
 // left in the page cache.
 func TestSaveStartsWritebackEarly(t *testing.T) {
