@@ -1,8 +1,8 @@
 package snapshot_test
 
 import (
-	"cmp"
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
