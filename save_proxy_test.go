@@ -37,10 +37,10 @@ func connectProxy(t *testing.T, target string) (string, <-chan string) {
 			return
 		}
 		go func() {
-			_, _ = io.Copy(to, r)
+			_, _ = snaptest.Forward(to, r)
 			_ = to.Close()
 		}()
-		_, _ = io.Copy(c, to)
+		_, _ = snaptest.Forward(c, to)
 	}
 	return snaptest.Accept(t, func(c net.Conn) { go serve(c) }), asked
 }

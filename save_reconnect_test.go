@@ -48,7 +48,7 @@ func newRelay(tb testing.TB, endpoint string, swallow int) *relay {
 			}
 			r.hold(server)
 			pump := func(dst, src net.Conn) {
-				_, _ = io.Copy(dst, src)
+				_, _ = snaptest.Forward(dst, src)
 				_ = dst.Close()
 			}
 			r.done.Go(func() { pump(server, client) })

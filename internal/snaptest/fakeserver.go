@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -278,6 +279,13 @@ func Accept(tb testing.TB, serve func(net.Conn)) string {
 		<-done
 	})
 	return "http://" + l.Addr().String()
+}
+
+// Forward copies src to dst through memory. Between two connections io.Copy
+// splices, through a pipe that Go keeps open until a garbage collection: to a
+// test that counts open files, a leak.
+func Forward(dst io.Writer, src io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
 }
 
 // RefusingEndpoint is a URL at which connections are refused.
