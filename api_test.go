@@ -20,6 +20,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/apitest"
 )
 
 // documented is the documented API; it must never fail to compile.
@@ -122,9 +124,9 @@ func TestErrorOfEachCall(t *testing.T) {
 	}{
 		{"status", missing, status},
 		{"verify", missing, verify},
-		{"restore", missing, m.Restore(config(missing, data))},
+		{"restore", missing, m.Restore(apitest.Config(missing, data))},
 		{"restore", "", m.Restore(snapshot.RestoreConfig{})},
-		{"restore", "", m.RestoreFrom(t.Context(), bytes.NewReader(nil), config("", data))},
+		{"restore", "", m.RestoreFrom(t.Context(), bytes.NewReader(nil), apitest.Config("", data))},
 		{"save", missing, m.Save(t.Context(), clientv3.Config{}, missing)},
 		{"save", "", saveTo},
 	} {
@@ -142,7 +144,7 @@ func TestErrorOfEachCall(t *testing.T) {
 // A restore logs to the logger of its manager what it does and what it has done.
 func TestRestoreLogs(t *testing.T) {
 	core, logged := observer.New(zap.DebugLevel)
-	cfg := config(write(t), filepath.Join(t.TempDir(), "data"))
+	cfg := apitest.Config(snaptest.SmallFile(t), filepath.Join(t.TempDir(), "data"))
 	require.NoError(t, snapshot.NewV3(zap.New(core)).Restore(cfg))
 	for _, message := range []string{"restoring snapshot", "restored snapshot"} {
 		entries := logged.FilterMessage(message).All()
@@ -162,10 +164,55 @@ func TestNilLoggerIsSilent(t *testing.T) {
 		_, err := m.Status("/does/not/exist")
 		require.Error(t, err)
 		require.Error(t, m.Restore(snapshot.RestoreConfig{SnapshotPath: "/does/not/exist"}))
-		cfg := config(write(t), filepath.Join(t.TempDir(), "data"))
+		cfg := apitest.Config(snaptest.SmallFile(t), filepath.Join(t.TempDir(), "data"))
 		require.NoError(t, m.Restore(cfg))
 	}
 	written, err := os.ReadFile(out.Name())
 	require.NoError(t, err)
 	require.Empty(t, string(written))
+}
+
+// A zero V3Manager works like one that New made, in every method.
+func TestZeroManager(t *testing.T) {
+	path := snaptest.SmallFile(t)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(content[:len(content)-32]) })
+	var zero snapshot.V3Manager
+	for name, m := range map[string]apitest.Manager{
+		"zero":        &zero,
+		"New(nil)":    snapshot.New(nil),
+		"nil options": snapshot.New(nil, snapshot.WithLogger(nil), nil, snapshot.WithProgress(nil)),
+		"NewV3(nil)":  snapshot.NewV3(nil).(apitest.Manager),
+		"New()":       snapshot.New(),
+		"no timeouts": snapshot.New(snapshot.WithConnectTimeout(0), snapshot.WithStallTimeout(0)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			snaptest.NoLeaks(t)
+			dir := t.TempDir()
+			saved := filepath.Join(dir, "saved.db")
+			cfg := s.ClientConfig()
+			cfg.Logger = nil // then that of the manager is used
+			require.NoError(t, m.Save(t.Context(), cfg, saved))
+			got, err := os.ReadFile(saved)
+			require.NoError(t, err)
+			require.Equal(t, content, got)
+			_, err = m.SaveTo(t.Context(), cfg, io.Discard)
+			require.NoError(t, err)
+
+			want, err := m.Status(path)
+			require.NoError(t, err)
+			st, err := m.StatusContext(t.Context(), saved)
+			require.NoError(t, err)
+			require.Equal(t, want, st)
+			st, err = m.Verify(t.Context(), saved)
+			require.NoError(t, err)
+			require.Equal(t, want, st)
+
+			require.NoError(t, m.Restore(apitest.Config(path, filepath.Join(dir, "a"))))
+			require.NoError(t, m.RestoreContext(t.Context(), apitest.Config(path, filepath.Join(dir, "b"))))
+			require.NoError(t, m.RestoreFrom(t.Context(), bytes.NewReader(content), apitest.Config("", filepath.Join(dir, "c"))))
+		})
+	}
+	require.Equal(t, snapshot.V3Manager{}, zero, "changed by its methods")
 }

@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/meter"
 )
 
 // DefaultConnectTimeout is how long Save waits for a connection to the server
@@ -25,7 +25,6 @@ type V3Manager struct {
 	progress       func(Progress)
 	connectTimeout time.Duration // 0 is the default, less is none
 	stallTimeout   time.Duration // 0 is the default, less is none
-	fs             durable.FS
 }
 
 var _ Manager = (*V3Manager)(nil)
@@ -58,9 +57,6 @@ func (m *V3Manager) withDefaults() *V3Manager {
 	}
 	if set.stallTimeout == 0 {
 		set.stallTimeout = DefaultStallTimeout
-	}
-	if set.fs == nil {
-		set.fs = durable.OS
 	}
 	return &set
 }
@@ -101,6 +97,16 @@ func orNone(d time.Duration) time.Duration {
 		return -1
 	}
 	return d
+}
+
+// report passes the progress of an operation on, if anyone wants to hear it.
+func (m *V3Manager) report(op string) meter.Report {
+	if m.progress == nil {
+		return nil
+	}
+	return func(phase meter.Phase, done, total int64) {
+		m.progress(Progress{Op: op, Phase: Phase(phase), Done: done, Total: total})
+	}
 }
 
 // Phase names a part of an operation.

@@ -2,18 +2,10 @@ package snapshot
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"math"
-	"path/filepath"
-	"syscall"
 
-	"go.uber.org/zap"
-
-	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/durable"
-	"etcd.example/snapshot/internal/trailer"
+	"etcd.example/snapshot/internal/rebuild"
 )
 
 // Restore makes a new etcd data directory from a snapshot file. See
@@ -62,32 +54,7 @@ func (m *V3Manager) Restore(cfg RestoreConfig) error {
 // something that exists; with AllowEmptyDataDir it is followed too.
 func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err error) {
 	defer wrap("restore", cfg.SnapshotPath, &err)
-	m = m.withDefaults()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	p, err := cfg.resolve(ctx, m.fs, false)
-	if err != nil {
-		return err
-	}
-	f, size, err := openDatabase(p.snapshotPath)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = boltfile.CloseFile(f) }() // only read from
-	if !p.skipHashCheck && !trailer.Present(size) {
-		return noTrailer("file", f, size)
-	}
-	if err := refuse(f, size); err != nil {
-		return err
-	}
-	if err := checkBump(ctx, f, size, p.changes); err != nil {
-		return err
-	}
-	return m.restore(ctx, p, size, func(dst durable.File) (copied, error) {
-		c := fileCopy{fs: m.fs, src: f, size: size, dst: dst, skipHash: p.skipHashCheck}
-		return c.run(ctx, m.newMeter("restore", PhaseCopy, size))
-	})
+	return m.rebuild().FromFile(ctx, rebuild.Config(cfg))
 }
 
 // RestoreFrom is [V3Manager.RestoreContext] with the snapshot read from r to
@@ -102,133 +69,10 @@ func (m *V3Manager) RestoreContext(ctx context.Context, cfg RestoreConfig) (err 
 // panics, so does RestoreFrom, and nothing is left.
 func (m *V3Manager) RestoreFrom(ctx context.Context, r io.Reader, cfg RestoreConfig) (err error) {
 	defer wrap("restore", "", &err)
+	return m.rebuild().FromReader(ctx, r, rebuild.Config(cfg))
+}
+
+func (m *V3Manager) rebuild() rebuild.Rebuild {
 	m = m.withDefaults()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	p, err := cfg.resolve(ctx, m.fs, true)
-	if err != nil {
-		return err
-	}
-	return m.restore(ctx, p, 0, func(dst durable.File) (copied, error) {
-		c := streamCopy{fs: m.fs, src: r, dst: dst, skipHash: p.skipHashCheck}
-		return c.run(ctx, m.newMeter("restore", PhaseCopy, 0))
-	})
-}
-
-// copyFunc puts a database into a file, without its trailer. What follows the
-// copying, such as the digest, may still be under way when it returns.
-type copyFunc func(durable.File) (copied, error)
-
-// restore carries out a plan. snapshotSize is what is known of the size of the
-// snapshot in advance.
-func (m *V3Manager) restore(ctx context.Context, p *plan, snapshotSize int64, copyTo copyFunc) (err error) {
-	m.lg.Info("restoring snapshot", zap.String("path", p.snapshotPath),
-		zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir))
-
-	target, err := m.openTarget(p)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := target.Cleanup(); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
-		}
-	}()
-	if err := m.checkSpace(p, target, snapshotSize); err != nil {
-		return err
-	}
-
-	staged := stagingFor(target.FS(), p, target)
-	if err := staged.makeDirs(); err != nil {
-		return fmt.Errorf("create directories: %w", err)
-	}
-	bumped, err := staged.database(ctx, m, p, copyTo)
-	if err != nil {
-		return err
-	}
-	if bumped != 0 {
-		m.lg.Info("bumped latest revision and marked it compacted", zap.Int64("revision", bumped))
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := staged.writeWAL(p.cluster); err != nil {
-		return fmt.Errorf("write WAL: %w", err)
-	}
-	if err := staged.writeSnap(p.cluster); err != nil {
-		return fmt.Errorf("write snapshot file: %w", err)
-	}
-
-	mt := m.newMeter("restore", PhasePublish, 1)
-	if err := ctx.Err(); err != nil { // also from the report just now
-		return err
-	}
-	if err := target.Commit(); err != nil {
-		return targetError(err)
-	}
-	mt.finish()
-	m.lg.Info("restored snapshot", zap.String("path", p.snapshotPath),
-		zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir),
-		zap.Stringer("member-id", p.cluster.LocalID()), zap.Stringer("cluster-id", p.cluster.ClusterID()))
-	return nil
-}
-
-func (m *V3Manager) openTarget(p *plan) (*durable.Target, error) {
-	cfg := durable.TargetConfig{Dir: p.dataDir, AllowEmptyDir: p.allowEmptyDataDir}
-	if p.separateWAL() {
-		cfg.WALDir = p.walDir
-	}
-	target, err := durable.Open(m.fs, cfg)
-	if err != nil {
-		return nil, targetError(err)
-	}
-	return target, nil
-}
-
-// checkSpace compares the free space with what the restore needs, as far as
-// both are known.
-func (m *V3Manager) checkSpace(p *plan, target *durable.Target, snapshotSize int64) error {
-	data, wal := p.spaceNeeded(snapshotSize)
-	free, err := m.freeSpace(target.TreeDir())
-	if err != nil {
-		return err
-	}
-	if p.separateWAL() {
-		freeWAL, err := m.freeSpace(filepath.Dir(target.WALTreeDir()))
-		if err != nil {
-			return err
-		}
-		same, err := durable.SameDevice(m.fs, filepath.Dir(target.TreeDir()), filepath.Dir(target.WALTreeDir()))
-		if err != nil {
-			return err
-		}
-		if same {
-			data += wal
-		}
-		if freeWAL < wal {
-			return noSpace(p.walDir, wal, freeWAL)
-		}
-	}
-	if free < data {
-		return noSpace(p.dataDir, data, free)
-	}
-	return nil
-}
-
-func noSpace(dir string, need, free int64) error {
-	return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
-}
-
-// freeSpace returns the number of free bytes on the file system of dir, or the
-// largest number if the file system does not tell.
-func (m *V3Manager) freeSpace(dir string) (int64, error) {
-	free, err := m.fs.FreeSpace(dir)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return math.MaxInt64, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("free space: %w", err)
-	}
-	return free, nil
+	return rebuild.Rebuild{FS: durable.OS, Logger: m.lg, Report: m.report("restore")}
 }

@@ -21,23 +21,13 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/apitest"
 )
-
-// config restores path as the only member of a cluster, into dir.
-func config(path, dir string) snapshot.RestoreConfig {
-	return snapshot.RestoreConfig{
-		SnapshotPath:   path,
-		Name:           "m0",
-		OutputDataDir:  dir,
-		PeerURLs:       []string{"http://127.0.0.1:2380"},
-		InitialCluster: "m0=http://127.0.0.1:2380",
-	}
-}
 
 func TestRestoreLeavesNothingButTheDirectory(t *testing.T) {
 	snaptest.NoLeaks(t)
 	dir := t.TempDir()
-	require.NoError(t, snapshot.New().Restore(config(write(t), filepath.Join(dir, "a", "b", "data"))))
+	require.NoError(t, snapshot.New().Restore(apitest.Config(snaptest.SmallFile(t), filepath.Join(dir, "a", "b", "data"))))
 	require.Equal(t, []string{
 		"a/", "a/b/", "a/b/data/", "a/b/data/member/",
 		"a/b/data/member/snap/", "a/b/data/member/snap/0000000000000001-0000000000000001.snap", "a/b/data/member/snap/db",
@@ -57,9 +47,9 @@ func TestRestoreLeavesNothingButTheDirectory(t *testing.T) {
 }
 
 func TestRestoreDefaults(t *testing.T) {
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	t.Chdir(t.TempDir())
-	cfg := config(path, "")
+	cfg := apitest.Config(path, "")
 	require.NoError(t, snapshot.New().Restore(cfg))
 	require.FileExists(t, "m0.etcd/member/snap/db")
 	require.DirExists(t, "m0.etcd/member/wal")
@@ -67,7 +57,7 @@ func TestRestoreDefaults(t *testing.T) {
 
 func TestRestoreSeparateWAL(t *testing.T) {
 	dir := t.TempDir()
-	cfg := config(write(t), filepath.Join(dir, "data"))
+	cfg := apitest.Config(snaptest.SmallFile(t), filepath.Join(dir, "data"))
 	cfg.OutputWALDir = filepath.Join(dir, "fast", "wal")
 	require.NoError(t, snapshot.New().Restore(cfg))
 	require.Equal(t, []string{
@@ -78,7 +68,7 @@ func TestRestoreSeparateWAL(t *testing.T) {
 
 // What must not be there yet.
 func TestRestoreTargetExists(t *testing.T) {
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	for name, tt := range map[string]struct {
 		make  func(dir string) error
 		allow bool
@@ -101,7 +91,7 @@ func TestRestoreTargetExists(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, tt.make(dir))
 			before := snaptest.TreeList(t, dir)
-			cfg := config(path, filepath.Join(dir, "data"))
+			cfg := apitest.Config(path, filepath.Join(dir, "data"))
 			cfg.OutputWALDir = filepath.Join(dir, "wal")
 			cfg.AllowEmptyDataDir = tt.allow
 			err := snapshot.New().Restore(cfg)
@@ -118,7 +108,7 @@ func TestRestoreTargetExists(t *testing.T) {
 
 // Input that is refused, each with its sentinel, and nothing on disk.
 func TestRestoreBadInput(t *testing.T) {
-	valid := write(t)
+	valid := snaptest.SmallFile(t)
 	whole, err := os.ReadFile(valid)
 	require.NoError(t, err)
 	inputs := t.TempDir()
@@ -162,9 +152,9 @@ func TestRestoreBadInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := file("input", tt.content)
-			for way, restore := range map[string]func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error{
-				"file": func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error { return m.Restore(cfg) },
-				"reader": func(m *snapshot.V3Manager, cfg snapshot.RestoreConfig) error {
+			for way, restore := range map[string]func(m apitest.Manager, cfg snapshot.RestoreConfig) error{
+				"file": func(m apitest.Manager, cfg snapshot.RestoreConfig) error { return m.Restore(cfg) },
+				"reader": func(m apitest.Manager, cfg snapshot.RestoreConfig) error {
 					cfg.SnapshotPath = ""
 					return m.RestoreFrom(context.Background(), bytes.NewReader(tt.content), cfg)
 				},
@@ -172,7 +162,7 @@ func TestRestoreBadInput(t *testing.T) {
 				t.Run(way, func(t *testing.T) {
 					snaptest.NoLeaks(t)
 					dir := t.TempDir()
-					cfg := config(path, filepath.Join(dir, "sub", "data"))
+					cfg := apitest.Config(path, filepath.Join(dir, "sub", "data"))
 					cfg.SkipHashCheck = tt.skip
 					err := restore(snapshot.New(), cfg)
 					for _, want := range tt.want {
@@ -189,13 +179,13 @@ func TestRestoreSourceCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	m := snapshot.New()
 	target := filepath.Join(dir, "data")
-	require.ErrorIs(t, m.Restore(config(filepath.Join(dir, "missing"), target)), fs.ErrNotExist)
-	require.ErrorContains(t, m.Restore(config("/dev", target)), "not a regular file")
+	require.ErrorIs(t, m.Restore(apitest.Config(filepath.Join(dir, "missing"), target)), fs.ErrNotExist)
+	require.ErrorContains(t, m.Restore(apitest.Config("/dev", target)), "not a regular file")
 
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	db, err := bolt.Open(path, 0o600, nil)
 	require.NoError(t, err)
-	require.ErrorIs(t, m.Restore(config(path, target)), snapshot.ErrInUse)
+	require.ErrorIs(t, m.Restore(apitest.Config(path, target)), snapshot.ErrInUse)
 	require.NoError(t, db.Close())
 	require.Empty(t, snaptest.TreeList(t, dir))
 }
@@ -204,11 +194,11 @@ func TestRestoreSourceCannotBeRead(t *testing.T) {
 // database.
 func TestRestoreSkipHashCheck(t *testing.T) {
 	dir := t.TempDir()
-	path := history(t).Write(t, filepath.Join(dir, "db"), false)
+	path := snaptest.History(t).Write(t, filepath.Join(dir, "db"), false)
 	want, err := snapshot.New().Status(path)
 	require.NoError(t, err)
 	snaptest.Edit(t, path, func(b []byte) []byte { return append(b, make([]byte, 40_960)...) })
-	cfg := config(path, filepath.Join(dir, "data"))
+	cfg := apitest.Config(path, filepath.Join(dir, "data"))
 	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrNoTrailer)
 	cfg.SkipHashCheck = true
 	require.NoError(t, snapshot.New().Restore(cfg))
@@ -219,7 +209,7 @@ func TestRestoreSkipHashCheck(t *testing.T) {
 }
 
 func TestRestoreFromReaders(t *testing.T) {
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 	var zipped bytes.Buffer
@@ -251,7 +241,7 @@ func TestRestoreFromReaders(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			snaptest.NoLeaks(t)
 			dir := t.TempDir()
-			cfg := config("", filepath.Join(dir, "data"))
+			cfg := apitest.Config("", filepath.Join(dir, "data"))
 			err := snapshot.New().RestoreFrom(context.Background(), tt.r, cfg)
 			if tt.want != nil {
 				require.ErrorIs(t, err, tt.want)
@@ -259,7 +249,7 @@ func TestRestoreFromReaders(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			requireSameDirectory(t, path, cfg.OutputDataDir)
+			apitest.RequireSameDirectory(t, path, cfg.OutputDataDir)
 		})
 	}
 }
@@ -284,8 +274,8 @@ func (stuck) Read([]byte) (int, error) { return 0, nil }
 // The same restore gives the same bytes, also with a bump and members enough to
 // need a page of their own.
 func TestRestoreGivesTheSameBytes(t *testing.T) {
-	path := write(t)
-	cfg := config(path, "")
+	path := snaptest.SmallFile(t)
+	cfg := apitest.Config(path, "")
 	cfg.RevisionBump, cfg.MarkCompacted = 1000, true
 	for i := range 7 {
 		cfg.InitialCluster += fmt.Sprintf(",%s%d=http://10.0.0.%d:2380", strings.Repeat("long", 30), i, i)
@@ -297,32 +287,7 @@ func TestRestoreGivesTheSameBytes(t *testing.T) {
 			cfg.OutputDataDir = first
 		}
 		require.NoError(t, snapshot.New().Restore(cfg))
-		requireSameContent(t, first, cfg.OutputDataDir)
-	}
-}
-
-// requireSameDirectory compares a restored directory with what Restore makes
-// of the same snapshot.
-func requireSameDirectory(tb testing.TB, path, dir string) {
-	tb.Helper()
-	other := filepath.Join(tb.TempDir(), "data")
-	require.NoError(tb, snapshot.New().Restore(config(path, other)))
-	requireSameContent(tb, other, dir)
-}
-
-// requireSameContent compares two directories with the files in them.
-func requireSameContent(tb testing.TB, other, dir string) {
-	tb.Helper()
-	list := snaptest.TreeList(tb, other)
-	require.Equal(tb, list, snaptest.TreeList(tb, dir))
-	for _, name := range list {
-		if !strings.HasSuffix(name, "/") {
-			want, err := os.ReadFile(filepath.Join(other, name))
-			require.NoError(tb, err)
-			got, err := os.ReadFile(filepath.Join(dir, name))
-			require.NoError(tb, err)
-			require.True(tb, bytes.Equal(want, got), name)
-		}
+		apitest.RequireSameContent(t, first, cfg.OutputDataDir)
 	}
 }
 
@@ -330,19 +295,19 @@ func requireSameContent(tb testing.TB, other, dir string) {
 // target exactly one does.
 func TestRestoreConcurrently(t *testing.T) {
 	snaptest.NoLeaks(t)
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	dir := t.TempDir()
 	m := snapshot.New()
 	var wg sync.WaitGroup
 	var won atomic.Int32
 	for i := range 8 {
 		wg.Go(func() {
-			if err := m.Restore(config(path, filepath.Join(dir, fmt.Sprint("own", i)))); err != nil {
+			if err := m.Restore(apitest.Config(path, filepath.Join(dir, fmt.Sprint("own", i)))); err != nil {
 				t.Errorf("own target: %v", err)
 			}
 		})
 		wg.Go(func() {
-			err := m.Restore(config(path, filepath.Join(dir, "shared")))
+			err := m.Restore(apitest.Config(path, filepath.Join(dir, "shared")))
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -361,9 +326,9 @@ func TestRestoreConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, int32(1), won.Load())
-	requireSameDirectory(t, path, filepath.Join(dir, "shared"))
+	apitest.RequireSameDirectory(t, path, filepath.Join(dir, "shared"))
 	for i := range 8 {
-		requireSameDirectory(t, path, filepath.Join(dir, fmt.Sprint("own", i)))
+		apitest.RequireSameDirectory(t, path, filepath.Join(dir, fmt.Sprint("own", i)))
 	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -374,7 +339,7 @@ func TestRestoreConcurrently(t *testing.T) {
 // the snapshot is a stream; a last key that is no revision.
 func TestRestoreBumpRefused(t *testing.T) {
 	dir := t.TempDir()
-	cfg := config(history(t).Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
+	cfg := apitest.Config(snaptest.History(t).Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
 	cfg.RevisionBump, cfg.MarkCompacted = 1<<63-1, true
 	var copied bool
 	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { copied = true }))
@@ -391,7 +356,7 @@ func TestRestoreBumpRefused(t *testing.T) {
 	require.ErrorIs(t, m.RestoreFrom(t.Context(), stream, fromReader), snapshot.ErrConfig)
 	require.NoDirExists(t, cfg.OutputDataDir)
 
-	cfg.SnapshotPath = history(t).Raw("key", "zzz", "no revision").Write(t, filepath.Join(dir, "db2"), true)
+	cfg.SnapshotPath = snaptest.History(t).Raw("key", "zzz", "no revision").Write(t, filepath.Join(dir, "db2"), true)
 	cfg.RevisionBump = 10
 	require.ErrorIs(t, snapshot.New().Restore(cfg), snapshot.ErrCorrupt)
 	require.NoDirExists(t, cfg.OutputDataDir)
@@ -399,24 +364,13 @@ func TestRestoreBumpRefused(t *testing.T) {
 
 func TestRestoreBump(t *testing.T) {
 	dir := t.TempDir()
-	db := history(t)
-	cfg := config(db.Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
+	db := snaptest.History(t)
+	cfg := apitest.Config(db.Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
 	cfg.RevisionBump, cfg.MarkCompacted = 1_000_000, true
 	require.NoError(t, snapshot.New().Restore(cfg))
-	st, err := snapshot.New().Verify(context.Background(), asSnapshot(t, filepath.Join(cfg.OutputDataDir, "member", "snap", "db")))
+	st, err := snapshot.New().Verify(context.Background(), snaptest.AsSnapshot(t, filepath.Join(cfg.OutputDataDir, "member", "snap", "db")))
 	require.NoError(t, err)
 	require.Equal(t, db.Revision()+1_000_000, st.Revision)
-}
-
-// asSnapshot makes a snapshot of a db file.
-func asSnapshot(tb testing.TB, path string) string {
-	tb.Helper()
-	b, err := os.ReadFile(path)
-	require.NoError(tb, err)
-	copied := filepath.Join(tb.TempDir(), "snap.db")
-	require.NoError(tb, os.WriteFile(copied, append(b, make([]byte, 32)...), 0o600))
-	snaptest.FixTrailer(tb, copied)
-	return copied
 }
 
 // ".." after a symbolic link leads where it does in system calls, except in the
@@ -426,7 +380,7 @@ func TestRestoreDotsAfterLink(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "there", "deep"), 0o700))
 	require.NoError(t, os.Symlink("there/deep", filepath.Join(root, "link")))
 	snaptest.NewDB().Put("a", "b").Write(t, filepath.Join(root, "there", "db"), true)
-	cfg := config(root+"/link/../db", root+"/link/../data")
+	cfg := apitest.Config(root+"/link/../db", root+"/link/../data")
 	cfg.OutputWALDir = root + "/link/../wal"
 	require.NoError(t, snapshot.New().Restore(cfg))
 	for _, name := range []string{"data/member/snap/db", "wal/0000000000000000-0000000000000000.wal"} {

@@ -2,16 +2,13 @@ package snapshot
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"etcd.example/snapshot/internal/durable"
-	"etcd.example/snapshot/internal/trailer"
+	"etcd.example/snapshot/internal/fetch"
 )
 
 // Saved says what SaveTo wrote.
@@ -77,32 +74,8 @@ type Saved struct {
 // lead to another member.
 func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
 	defer wrap("save", dbPath, &err)
-	m = m.withDefaults()
-	if err := checkSave(ctx, cfg); err != nil {
-		return err
-	}
-	file, err := durable.CreateFile(m.fs, dbPath)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := file.Cleanup(); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
-		}
-	}()
-	lg := m.saveLogger(cfg)
-	saved, err := m.download(ctx, cfg, lg, &writebackWriter{fs: m.fs, f: file.File(), drop: true})
-	if err != nil {
-		return err
-	}
-	if ctx.Err() != nil { // since the last byte
-		return contextError(ctx)
-	}
-	if err := file.Commit(); err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	lg.Info("saved snapshot", zap.String("path", dbPath), zap.Int64("bytes", saved.Size), zap.Duration("took", saved.Took))
-	return nil
+	_, err = m.fetch().ToFile(ctx, cfg, dbPath)
+	return err
 }
 
 // SaveTo streams a snapshot from the one member that cfg.Endpoints names to w,
@@ -125,64 +98,19 @@ func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string
 // a Write that takes too little without saying why is [io.ErrShortWrite]. The time
 // that w takes is not counted against the server. SaveTo cannot interrupt a Write:
 // when ctx ends, it returns after the Write that is under way, and calls w no more.
-func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (saved Saved, err error) {
+func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (_ Saved, err error) {
 	defer wrap("save", "", &err)
+	saved, err := m.fetch().ToWriter(ctx, cfg, w)
+	return Saved(saved), err
+}
+
+func (m *V3Manager) fetch() fetch.Fetch {
 	m = m.withDefaults()
-	if err := checkSave(ctx, cfg); err != nil {
-		return Saved{}, err
+	return fetch.Fetch{
+		FS:             durable.OS,
+		Logger:         m.lg,
+		Report:         m.report("save"),
+		ConnectTimeout: m.connectTimeout,
+		StallTimeout:   m.stallTimeout,
 	}
-	return m.download(ctx, cfg, m.saveLogger(cfg), w)
-}
-
-// download streams one snapshot to w: client, stream, verification.
-func (m *V3Manager) download(ctx context.Context, cfg clientv3.Config, lg *zap.Logger, w io.Writer) (Saved, error) {
-	start := time.Now()
-	watch := watchSave(ctx, cfg.Endpoints[0], m.connectTimeout, m.stallTimeout)
-	defer watch.end()
-
-	client, err := newSaveClient(watch, cfg, lg)
-	if err != nil {
-		return Saved{}, fmt.Errorf("create client: %w", watch.explain(err))
-	}
-	defer func() { _ = client.Close() }() // the stream has ended or does not matter
-	stream, err := openSnapshot(watch.ctx, client)
-	if err != nil {
-		return Saved{}, fmt.Errorf("open stream: %w", watch.explain(err))
-	}
-	lg.Info("fetching snapshot", zap.String("endpoint", cfg.Endpoints[0]))
-
-	r := receiver{stream: stream, watch: watch, newMeter: func(total int64) *meter {
-		return m.newMeter("save", PhaseDownload, total)
-	}}
-	digest, err := r.receive(w)
-	if err != nil {
-		return Saved{}, err
-	}
-	return Saved{
-		Size:    digest.Size + trailer.Size,
-		SHA256:  digest.Sum,
-		Version: r.version,
-		Took:    time.Since(start),
-	}, nil
-}
-
-// checkSave looks at what must hold before anything is created or dialled.
-func checkSave(ctx context.Context, cfg clientv3.Config) error {
-	if ctx.Err() != nil {
-		return contextError(ctx)
-	}
-	if n := len(cfg.Endpoints); n != 1 {
-		return fmt.Errorf("%w: got %d", ErrEndpoints, n)
-	}
-	if cfg.Endpoints[0] == "" {
-		return fmt.Errorf("%w: got an empty one", ErrEndpoints)
-	}
-	return nil
-}
-
-func (m *V3Manager) saveLogger(cfg clientv3.Config) *zap.Logger {
-	if cfg.Logger != nil {
-		return cfg.Logger
-	}
-	return m.lg
 }

@@ -2,13 +2,10 @@ package snapshot_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,73 +20,9 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/apitest"
 	"etcd.example/snapshot/internal/trailer"
 )
-
-// saveForms runs a test on Save and on SaveTo. A savedBy fetches a snapshot and
-// returns what was written in the end.
-func saveForms(t *testing.T, run func(t *testing.T, fetch savedBy)) {
-	t.Run("Save", func(t *testing.T) { run(t, saveToPath) })
-	t.Run("SaveTo", func(t *testing.T) { run(t, saveToWriter) })
-}
-
-type savedBy func(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error)
-
-const before = "what stood there before"
-
-// saveToPath saves over an existing file and checks the promises of Save about
-// the directory: on error it is as it was, on nil it holds the new file alone.
-func saveToPath(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "snapshot.db")
-	require.NoError(t, os.WriteFile(path, []byte(before), 0o644))
-
-	err := m.Save(ctx, cfg, path)
-
-	require.Equal(t, []string{"snapshot.db"}, snaptest.TreeList(t, dir))
-	got, rerr := os.ReadFile(path)
-	require.NoError(t, rerr)
-	if err != nil {
-		require.Equal(t, before, string(got))
-		requireError(t, err, path)
-		return nil, err
-	}
-	info, serr := os.Stat(path)
-	require.NoError(t, serr)
-	require.Equal(t, os.FileMode(0o600), info.Mode())
-	return got, nil
-}
-
-// saveToWriter saves to memory and checks the promises of SaveTo about a writer
-// that did not fail: it never gets the trailer of a snapshot that is not good.
-func saveToWriter(ctx context.Context, t *testing.T, m *snapshot.V3Manager, cfg clientv3.Config) ([]byte, error) {
-	var w bytes.Buffer
-	saved, err := m.SaveTo(ctx, cfg, &w)
-	if err != nil {
-		require.Zero(t, saved)
-		require.Zero(t, w.Len()%trailer.Sector, "w has a trailer, or part of one")
-		requireError(t, err, "")
-		return nil, err
-	}
-	require.EqualValues(t, w.Len(), saved.Size)
-	require.Equal(t, sha256.Sum256(w.Bytes()[:w.Len()-trailer.Size]), saved.SHA256)
-	require.Positive(t, saved.Took)
-	return w.Bytes(), nil
-}
-
-func requireError(t *testing.T, err error, path string) {
-	t.Helper()
-	var e *snapshot.Error
-	require.ErrorAs(t, err, &e)
-	require.Equal(t, "save", e.Op)
-	require.Equal(t, path, e.Path)
-	require.False(t, errors.As(e.Err, new(*snapshot.Error)), "wrapped twice: %v", err)
-}
-
-func withTrailer(db []byte) []byte {
-	sum := sha256.Sum256(db)
-	return append(slices.Clip(db), sum[:]...)
-}
 
 func TestSaveWhole(t *testing.T) {
 	for name, tc := range map[string]struct{ size, chunk int }{
@@ -104,7 +37,7 @@ func TestSaveWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := snaptest.Opaque(tc.size)
-			saveForms(t, func(t *testing.T, fetch savedBy) {
+			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 				snaptest.NoLeaks(t)
 				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
 					c.Chunk = tc.chunk
@@ -112,7 +45,7 @@ func TestSaveWhole(t *testing.T) {
 				})
 				got, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
 				require.NoError(t, err)
-				require.True(t, bytes.Equal(withTrailer(db), got), "not what was sent")
+				require.True(t, bytes.Equal(snaptest.WithTrailer(db), got), "not what was sent")
 			})
 		})
 	}
@@ -121,7 +54,7 @@ func TestSaveWhole(t *testing.T) {
 // A message that no server sends is not held in memory.
 func TestSaveRefusesAColossalMessage(t *testing.T) {
 	db := make([]byte, 65<<20)
-	saveForms(t, func(t *testing.T, fetch savedBy) {
+	apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.Send(db, 0) })
 		_, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
 		require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
@@ -131,14 +64,14 @@ func TestSaveRefusesAColossalMessage(t *testing.T) {
 // A message that says nothing is no announcement, wherever it comes.
 func TestSaveSkipsEmptyMessages(t *testing.T) {
 	db := snaptest.Opaque(8192)
-	saveForms(t, func(t *testing.T, fetch savedBy) {
+	apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
 			return errors.Join(c.Send(nil, 0), c.SendPart(db[:4096], len(db), 0), c.Send(nil, 4096),
-				c.SendPart(db[4096:], 4096, 0), c.Send(nil, 0), c.Send(withTrailer(db)[8192:], 0), c.Send(nil, 0))
+				c.SendPart(db[4096:], 4096, 0), c.Send(nil, 0), c.Send(snaptest.WithTrailer(db)[8192:], 0), c.Send(nil, 0))
 		})
 		got, err := fetch(t.Context(), t, snapshot.New(), s.ClientConfig())
 		require.NoError(t, err)
-		require.Equal(t, withTrailer(db), got)
+		require.Equal(t, snaptest.WithTrailer(db), got)
 	})
 }
 
@@ -162,7 +95,7 @@ func TestSaveWantsOneEndpoint(t *testing.T) {
 		"two":   {s.Endpoint(), s.Endpoint()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			saveForms(t, func(t *testing.T, fetch savedBy) {
+			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 				_, err := fetch(t.Context(), t, snapshot.New(), clientv3.Config{Endpoints: endpoints})
 				require.ErrorIs(t, err, snapshot.ErrEndpoints)
 			})
@@ -183,7 +116,7 @@ func TestSaveBadPath(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := snapshot.New().Save(t.Context(), s.ClientConfig(), path)
 			require.Error(t, err)
-			requireError(t, err, path)
+			apitest.RequireSaveError(t, err, path)
 		})
 	}
 	require.Empty(t, s.Tokens(), "dialled for a path that cannot be written")
@@ -193,7 +126,7 @@ func TestSaveBadPath(t *testing.T) {
 func TestSaveProgress(t *testing.T) {
 	const total = 5<<20 + 4096 + trailer.Size
 	db := snaptest.Opaque(total - trailer.Size)
-	saveForms(t, func(t *testing.T, fetch savedBy) {
+	apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 		s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
 		var reports []snapshot.Progress
 		m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { reports = append(reports, p) }))
@@ -248,12 +181,12 @@ func TestSaveConcurrentlyToOnePath(t *testing.T) {
 	require.Equal(t, []string{"snapshot.db"}, snaptest.TreeList(t, dir))
 	got, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(withTrailer(got[:len(got)-trailer.Size]), got), "a mixture")
+	require.True(t, bytes.Equal(snaptest.WithTrailer(got[:len(got)-trailer.Size]), got), "a mixture")
 }
 
 func TestSaveKeepsConfig(t *testing.T) {
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(4096)) })
-	saveForms(t, func(t *testing.T, fetch savedBy) {
+	apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 		cfg := s.ClientConfig()
 		cfg.DialOptions = append(make([]grpc.DialOption, 0, 16), grpc.WithUserAgent("backup"))
 		options := cfg.DialOptions[0]
@@ -289,14 +222,14 @@ func TestSaveWindows(t *testing.T) {
 func TestSaveLogs(t *testing.T) {
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
 		if c.Number%2 == 1 {
-			return unavailable // the client has something to say, too
+			return status.Error(codes.Unavailable, "not now") // the client has something to say, too
 		}
 		return c.SendSnapshot(snaptest.Opaque(4096))
 	})
 	managerCore, ofManager := observer.New(zap.DebugLevel)
 	configCore, ofConfig := observer.New(zap.DebugLevel)
 	m := snapshot.New(snapshot.WithLogger(zap.New(managerCore)))
-	saveForms(t, func(t *testing.T, fetch savedBy) {
+	apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 		for _, lg := range []*zap.Logger{nil, zap.New(configCore)} {
 			cfg := s.ClientConfig()
 			cfg.Logger = lg
@@ -319,7 +252,7 @@ func TestSaveStaysWithItsMember(t *testing.T) {
 	other := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(snaptest.Opaque(8192)) })
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
 		if c.Number < 20 {
-			return unavailable
+			return status.Error(codes.Unavailable, "not now")
 		}
 		return c.SendSnapshot(snaptest.Opaque(4096))
 	}, other.Endpoint())

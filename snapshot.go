@@ -166,9 +166,12 @@ package snapshot
 
 import (
 	"context"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"etcd.example/snapshot/internal/fault"
 )
 
 // Manager defines the snapshot methods. [V3Manager] implements it for the v3
@@ -189,4 +192,74 @@ type Manager interface {
 // NewV3 returns a Manager for v3 snapshots that logs to lg. A nil lg is silent.
 func NewV3(lg *zap.Logger) Manager {
 	return New(WithLogger(lg))
+}
+
+// Sentinel errors for use with [errors.Is]. Errors that are none of these (a
+// missing file, a refused permission, a cancelled context, a gRPC status) keep
+// their own identity and are found the same way.
+var (
+	// ErrEndpoints: Save was given no endpoint or more than one.
+	ErrEndpoints = fault.ErrEndpoints
+	// ErrUnreachable: Save could not connect to the server within the connect
+	// timeout, or one side refuses the certificate of the other, or the server
+	// does not speak TLS. The message has the last reason.
+	ErrUnreachable = fault.ErrUnreachable
+	// ErrStalled: the server, once connected, sent no snapshot bytes for the
+	// stall timeout.
+	ErrStalled = fault.ErrStalled
+	// ErrTruncated: a stream or a file ended before its announced end.
+	ErrTruncated = fault.ErrTruncated
+	// ErrNoTrailer: the SHA-256 digest that ends every streamed snapshot is
+	// missing, as it is in a db file copied out of a data directory.
+	ErrNoTrailer = fault.ErrNoTrailer
+	// ErrChecksum: the digest of the bytes differs from the one in the trailer.
+	ErrChecksum = fault.ErrChecksum
+	// ErrCorrupt: the bytes are not a well-formed etcd database. The message
+	// names the page, or the record, and the reason; for a file that is no
+	// database at all it says what the file is instead.
+	ErrCorrupt = fault.ErrCorrupt
+	// ErrExists: the target of a restore already exists.
+	ErrExists = fault.ErrExists
+	// ErrByteOrder: the snapshot comes from a machine of the other byte order.
+	// (etcd runs on one big-endian platform, s390x.) The file is not damaged:
+	// read and restore it on a machine of its own byte order.
+	ErrByteOrder = fault.ErrByteOrder
+	// ErrInUse: the file or the target is locked, in this process or another: by
+	// a running etcd, or by a restore that is still at work.
+	ErrInUse = fault.ErrInUse
+	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
+	ErrConfig = fault.ErrConfig
+)
+
+// Error is the type of every error that this package returns. Op is the call
+// ("save", "status", "verify", "restore"), Path the snapshot file that it was
+// given, empty where there is none. Err is what went wrong, with the path where
+// that is another; [errors.Is] and [errors.As] see through to it.
+type Error struct {
+	Op   string
+	Path string
+	Err  error
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("snapshot: ")
+	b.WriteString(e.Op)
+	if e.Path != "" {
+		b.WriteString(" ")
+		b.WriteString(e.Path)
+	}
+	b.WriteString(": ")
+	b.WriteString(e.Err.Error())
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// wrap turns *err into an *Error, once, at the edge of the API.
+func wrap(op, path string, err *error) {
+	if *err != nil {
+		*err = &Error{Op: op, Path: path, Err: *err}
+	}
 }

@@ -2,12 +2,8 @@ package snapshot
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 
-	"etcd.example/snapshot/internal/boltfile"
-	"etcd.example/snapshot/internal/trailer"
+	"etcd.example/snapshot/internal/inspect"
 )
 
 // Status describes a snapshot file.
@@ -47,31 +43,10 @@ func (m *V3Manager) Status(dbPath string) (Status, error) {
 // for a path that is not a regular file; fs.ErrNotExist and the like; the
 // context's error, within 100 ms of its end.
 // On an error the Status is zero.
-func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status, err error) {
+func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (_ Status, err error) {
 	defer wrap("status", dbPath, &err)
-	if err := ctx.Err(); err != nil {
-		return Status{}, err
-	}
-	f, size, err := openDatabase(dbPath)
-	if err != nil {
-		return Status{}, err
-	}
-	defer func() { _ = boltfile.CloseFile(f) }() // only read from
-	if trailer.Present(size) {
-		size -= trailer.Size
-	}
-	defer boltfile.ReadAhead(ctx, f, size)()
-
-	mt := m.newMeter("status", PhaseRead, size)
-	st, err = inspect(ctx, f, size, false, boltfile.Options{Read: mt.add})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return Status{}, err
-	}
-	mt.finish()
-	return st, nil
+	status, err := inspect.File(ctx, dbPath, m.report("status"))
+	return Status(status), err
 }
 
 // Verify proves the snapshot file at dbPath: the SHA-256 in its trailer is that
@@ -86,56 +61,8 @@ func (m *V3Manager) StatusContext(ctx context.Context, dbPath string) (st Status
 // matches both sentinels and says which page. In the other byte order only the
 // digest is compared: [ErrByteOrder] without [ErrChecksum] says that it is right.
 // On an error the Status is zero.
-func (m *V3Manager) Verify(ctx context.Context, dbPath string) (st Status, err error) {
+func (m *V3Manager) Verify(ctx context.Context, dbPath string) (_ Status, err error) {
 	defer wrap("verify", dbPath, &err)
-	if err := ctx.Err(); err != nil {
-		return Status{}, err
-	}
-	f, size, err := openDatabase(dbPath)
-	if err != nil {
-		return Status{}, err
-	}
-	defer func() { _ = boltfile.CloseFile(f) }() // only read from
-	if !trailer.Present(size) {
-		return Status{}, noTrailer("file", f, size)
-	}
-	if err := refuse(f, size); err != nil && !errors.Is(err, ErrByteOrder) { // which has a checksum to compare
-		return Status{}, err
-	}
-	size -= trailer.Size
-
-	defer boltfile.ReadAhead(ctx, f, size)()
-
-	mt := m.newMeter("verify", PhaseRead, size)
-	ctx, cancel := context.WithCancel(ctx)
-	inspected := make(chan error, 1)
-	var found Status
-	go func() {
-		defer close(inspected)
-		var err error
-		found, err = inspect(ctx, f, size, true, boltfile.Options{Workers: besideDigest()})
-		inspected <- err
-	}()
-	defer func() { // also where a report panics
-		cancel()
-		<-inspected
-	}()
-	err = checkDigest(ctx, f, size, mt.add)
-	if err := joinCauses(err, <-inspected); err != nil {
-		return Status{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return Status{}, err
-	}
-	mt.finish()
-	return found, nil
-}
-
-// openDatabase opens a database file with the sentinels of this package.
-func openDatabase(path string) (*os.File, int64, error) {
-	f, size, err := boltfile.OpenFile(path)
-	if errors.Is(err, boltfile.ErrLocked) {
-		err = fmt.Errorf("%w: %w", ErrInUse, err)
-	}
-	return f, size, err
+	status, err := inspect.Verify(ctx, dbPath, m.report("verify"))
+	return Status(status), err
 }

@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,26 +20,9 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/trailer"
 )
-
-// history is a database with updates, deletions and keys that came back.
-func history(tb testing.TB) *snaptest.DB {
-	tb.Helper()
-	rng := rand.New(rand.NewPCG(5, 6))
-	db := snaptest.NewDB().StorageVersion("3.7.0").ConsistentIndex(77).Term(3)
-	for range 3000 {
-		key := "key-" + string(rune('a'+rng.IntN(26))) + string(rune('a'+rng.IntN(26)))
-		switch rng.IntN(10) {
-		case 0, 1:
-			db.Delete(key)
-		case 2:
-			db.Txn(func() { db.Put(key, "in a transaction").Put(key+"x", "too") })
-		default:
-			db.Put(key, strings.Repeat("v", rng.IntN(200)))
-		}
-	}
-	return db
-}
 
 func TestStatusAgreesWithTheModel(t *testing.T) {
 	m := snapshot.New()
@@ -49,16 +31,18 @@ func TestStatusAgreesWithTheModel(t *testing.T) {
 		"one key":            func() *snaptest.DB { return snaptest.NewDB().Put("a", "b") },
 		"only a deleted key": func() *snaptest.DB { return snaptest.NewDB().Put("a", "b").Delete("a") },
 		"came back":          func() *snaptest.DB { return snaptest.NewDB().Put("a", "b").Delete("a").Put("a", "c") },
-		"history":            func() *snaptest.DB { return history(t) },
-		"compacted":          func() *snaptest.DB { return history(t).Compact(2000) },
-		"in mid-compaction":  func() *snaptest.DB { return history(t).CompactPartially(2500, 700) },
-		"bumped":             func() *snaptest.DB { return history(t).Bump(1_000_000) },
-		"fragmented":         func() *snaptest.DB { return history(t).Fragment() },
-		"16 KiB pages":       func() *snaptest.DB { return history(t).PageSize(16 << 10) },
-		"64 KiB pages":       func() *snaptest.DB { return history(t).PageSize(64 << 10) },
-		"synced freelist":    func() *snaptest.DB { return history(t).Fragment().WithFreelist(true) },
-		"record of many MiB": func() *snaptest.DB { return history(t).Put("big", strings.Repeat("x", 9<<20)).Put("after", "1") },
-		"key of many MiB":    func() *snaptest.DB { return snaptest.NewDB().Put(strings.Repeat("k", 6<<20), "v").Put("b", "") },
+		"history":            func() *snaptest.DB { return snaptest.History(t) },
+		"compacted":          func() *snaptest.DB { return snaptest.History(t).Compact(2000) },
+		"in mid-compaction":  func() *snaptest.DB { return snaptest.History(t).CompactPartially(2500, 700) },
+		"bumped":             func() *snaptest.DB { return snaptest.History(t).Bump(1_000_000) },
+		"fragmented":         func() *snaptest.DB { return snaptest.History(t).Fragment() },
+		"16 KiB pages":       func() *snaptest.DB { return snaptest.History(t).PageSize(16 << 10) },
+		"64 KiB pages":       func() *snaptest.DB { return snaptest.History(t).PageSize(64 << 10) },
+		"synced freelist":    func() *snaptest.DB { return snaptest.History(t).Fragment().WithFreelist(true) },
+		"record of many MiB": func() *snaptest.DB {
+			return snaptest.History(t).Put("big", strings.Repeat("x", 9<<20)).Put("after", "1")
+		},
+		"key of many MiB": func() *snaptest.DB { return snaptest.NewDB().Put(strings.Repeat("k", 6<<20), "v").Put("b", "") },
 		"large deleted, back": func() *snaptest.DB {
 			k := strings.Repeat("k", 5<<20)
 			return snaptest.NewDB().Put(k, "v").Delete(k).Put("other", "").Put(k, "w").Put(k+"2", "").Delete(k + "2")
@@ -96,8 +80,8 @@ func TestStatusAgreesWithTheModel(t *testing.T) {
 func TestStatusHash(t *testing.T) {
 	inner := map[string]string{"k": "v"}
 	for name, db := range map[string]*snaptest.DB{
-		"history":         history(t),
-		"16 KiB pages":    history(t).PageSize(16 << 10).Fragment(),
+		"history":         snaptest.History(t),
+		"16 KiB pages":    snaptest.History(t).PageSize(16 << 10).Fragment(),
 		"large":           snaptest.NewDB().Put("a", "1").Put(strings.Repeat("k", 300_000), strings.Repeat("v", 9<<20)).Put("b", "2"),
 		"nested":          snaptest.NewDB().Raw("lease", "a", "1").NestedBucket(inner, "lease", "inner").Raw("lease", "z", "2"),
 		"large in nested": snaptest.NewDB().Raw("lease", "a", strings.Repeat("v", 5<<20)).NestedBucket(inner, "lease", "inner"),
@@ -138,16 +122,10 @@ func TestStatusVersion(t *testing.T) {
 	}
 }
 
-// write puts a small valid snapshot somewhere.
-func write(tb testing.TB) string {
-	tb.Helper()
-	return history(tb).Write(tb, filepath.Join(tb.TempDir(), "snap.db"), true)
-}
-
 func TestStatusBadInput(t *testing.T) {
 	m := snapshot.New()
 	dir := t.TempDir()
-	valid := write(t)
+	valid := snaptest.SmallFile(t)
 	file := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, content, 0o600))
@@ -198,7 +176,7 @@ func TestStatusBadInput(t *testing.T) {
 }
 
 func TestStatusInUse(t *testing.T) {
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	db, err := bolt.Open(path, 0o600, nil)
 	require.NoError(t, err)
 	_, err = snapshot.New().Status(path)
@@ -260,7 +238,7 @@ func TestDigestOfWhatCannotBeRead(t *testing.T) {
 	whole := bytes.NewReader(make([]byte, 3<<20+32))
 	for _, bad := range []int64{0, 1 << 20, 1<<20 + 1, 3 << 20, 3<<20 + 31} {
 		read := func(err error) error {
-			return snapshot.CheckDigest(t.Context(), failingAt{whole, bad, err}, 3<<20, func(int64) {})
+			return trailer.CheckFile(t.Context(), failingAt{whole, bad, err}, 3<<20, func(int64) {})
 		}
 		err := read(syscall.EIO)
 		require.ErrorIs(t, err, syscall.EIO)
@@ -291,11 +269,11 @@ func TestVerifyOfAFileThatShrinks(t *testing.T) {
 func TestStatusCancelled(t *testing.T) {
 	snaptest.NoLeaks(t)
 	path := snaptest.NewDB().Large(20_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
-	for _, call := range []func(context.Context, *snapshot.V3Manager) (snapshot.Status, error){
-		func(ctx context.Context, m *snapshot.V3Manager) (snapshot.Status, error) {
+	for _, call := range []func(context.Context, apitest.Manager) (snapshot.Status, error){
+		func(ctx context.Context, m apitest.Manager) (snapshot.Status, error) {
 			return m.StatusContext(ctx, path)
 		},
-		func(ctx context.Context, m *snapshot.V3Manager) (snapshot.Status, error) { return m.Verify(ctx, path) },
+		func(ctx context.Context, m apitest.Manager) (snapshot.Status, error) { return m.Verify(ctx, path) },
 	} {
 		for _, at := range []int{0, 3} {
 			var n int
@@ -321,62 +299,4 @@ func TestStatusCancelled(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	}
-}
-
-// Damaged snapshots never crash the caller and never hang it; what is accepted
-// reads the same a second time, and what a restore makes of it is sound.
-func TestStatusOfDamagedFiles(t *testing.T) {
-	rng := rand.New(rand.NewPCG(99, 1))
-	bases := [][]byte{
-		history(t).Bytes(t, true),
-		snaptest.NewDB().Put("a", "b").PageSize(1024).Bytes(t, true),
-		history(t).PageSize(1024).Fragment().WithFreelist(true).Bytes(t, true),
-		snaptest.NewDB().Put("big", strings.Repeat("x", 100_000)).NestedBucket(map[string]string{"k": "v"}, "lease", "inner").Bytes(t, false),
-	}
-	n, path := damagedFiles(), filepath.Join(t.TempDir(), "db")
-	m, accepted := snapshot.New(), 0
-	for i := range n {
-		damaged, desc := snaptest.Mutate(rng, append([]byte(nil), bases[i%len(bases)]...))
-		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-		st, err := m.Status(path)
-		if err == nil {
-			accepted++
-			again, err := m.Status(path)
-			require.NoError(t, err)
-			require.Equal(t, st, again, desc)
-			restoreDamaged(t, path, desc)
-			continue
-		}
-		require.ErrorIs(t, err, snapshot.ErrCorrupt, desc)
-		require.Zero(t, st)
-	}
-	t.Logf("%d of %d damaged files were refused", n-accepted, n)
-	require.Greater(t, n-accepted, n/2)
-}
-
-func restoreDamaged(t *testing.T, path, desc string) {
-	t.Helper()
-	dir := memoryDir(t)
-	cfg := config(path, filepath.Join(dir, "data"))
-	cfg.SkipHashCheck, cfg.RevisionBump, cfg.MarkCompacted, cfg.DropAlarms = true, 10, true, true
-	if err := quick().Restore(cfg); err != nil {
-		require.ErrorIs(t, err, snapshot.ErrCorrupt, desc)
-		require.Empty(t, snaptest.TreeList(t, dir), desc)
-		return
-	}
-	restored := filepath.Join(cfg.OutputDataDir, "member", "snap", "db")
-	st, err := snapshot.New().Status(restored)
-	require.NoError(t, err, desc)
-	db, err := bolt.Open(restored, 0o600, &bolt.Options{ReadOnly: true})
-	require.NoError(t, err, desc)
-	require.NoError(t, db.View(func(tx *bolt.Tx) error {
-		for err := range tx.Check() {
-			return err
-		}
-		require.Equal(t, 1, tx.Bucket([]byte("members")).Stats().KeyN, desc)
-		return nil
-	}), desc)
-	require.NoError(t, db.Close())
-	require.GreaterOrEqual(t, st.Revision, int64(10))
-	require.NoError(t, os.RemoveAll(dir))
 }

@@ -14,6 +14,7 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/apitest"
 )
 
 // What Status has no opinion on, Verify does.
@@ -23,13 +24,13 @@ func TestVerifyIsStricter(t *testing.T) {
 		db   *snaptest.DB
 		want string
 	}{
-		"mod revision": {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
-		"no record":    {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
+		"mod revision": {snaptest.NewDB().Raw("key", snaptest.RevisionKey(6, 0, ""), modRevision5), "revision 6.0: got mod revision 5, want 6"},
+		"no record":    {snaptest.NewDB().Raw("key", snaptest.RevisionKey(6, 0, ""), "\x0a\x01k"), "got mod revision 0, want 6"},
 		"put and tombstone at one revision": {
-			snaptest.NewDB().Raw("key", revisionKey(5, 0, ""), modRevision5).Raw("key", revisionKey(5, 0, "t"), "\x0a\x01k"),
+			snaptest.NewDB().Raw("key", snaptest.RevisionKey(5, 0, ""), modRevision5).Raw("key", snaptest.RevisionKey(5, 0, "t"), "\x0a\x01k"),
 			"revision 5.0 follows 5.0",
 		},
-		"large": {snaptest.NewDB().Raw("key", revisionKey(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
+		"large": {snaptest.NewDB().Raw("key", snaptest.RevisionKey(6, 0, ""), modRevision5+"\x2a\x80\x80\x80\x04"+strings.Repeat("v", 8<<20)), "got mod revision 5, want 6"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := tt.db.Write(t, filepath.Join(t.TempDir(), "db"), true)
@@ -49,8 +50,8 @@ func TestStatusOfARepeatedKey(t *testing.T) {
 	for _, size := range []int{10, 5 << 20} {
 		put := protowire.AppendBytes([]byte("\x0a\x05other\x0a\x01k\x18\x02\x2a"), make([]byte, size))
 		path := snaptest.NewDB().
-			Raw("key", revisionKey(2, 0, ""), string(put)).
-			Raw("key", revisionKey(3, 0, "t"), "\x0a\x01k").
+			Raw("key", snaptest.RevisionKey(2, 0, ""), string(put)).
+			Raw("key", snaptest.RevisionKey(3, 0, "t"), "\x0a\x01k").
 			Write(t, filepath.Join(t.TempDir(), "db"), true)
 		st, err := snapshot.New().Status(path)
 		require.NoError(t, err)
@@ -69,9 +70,9 @@ func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
 		for i := 1; i <= records; i++ {
 			mod := protowire.AppendVarint([]byte("\x0a\x01k\x18"), uint64(i))
 			value := protowire.AppendBytes(append(mod, 0x2a), make([]byte, 300))
-			db.Raw("key", revisionKey(i, 0, ""), string(value))
+			db.Raw("key", snaptest.RevisionKey(i, 0, ""), string(value))
 		}
-		db.Raw("key", revisionKey(twice, 0, "t"), "\x0a\x01k").Write(t, path, true)
+		db.Raw("key", snaptest.RevisionKey(twice, 0, "t"), "\x0a\x01k").Write(t, path, true)
 		_, err := snapshot.New().Verify(context.Background(), path)
 		require.ErrorIs(t, err, snapshot.ErrCorrupt)
 		require.ErrorContains(t, err, fmt.Sprintf("revision %d.0 follows %d.0", twice, twice))
@@ -107,7 +108,7 @@ func TestVerifyNoticesEveryByte(t *testing.T) {
 }
 
 func TestChecksumMessageCompares(t *testing.T) {
-	path := write(t)
+	path := snaptest.SmallFile(t)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	snaptest.Overwrite(t, path, info.Size()-32, make([]byte, 32))
@@ -125,7 +126,7 @@ func TestVerifyWithoutMeta(t *testing.T) {
 	_, err := snapshot.New().Verify(t.Context(), path)
 	require.ErrorIs(t, err, snapshot.ErrCorrupt)
 	require.Regexp(t, `page \d+: bucket "meta" is missing`, err.Error())
-	require.ErrorIs(t, snapshot.New().Restore(config(path, filepath.Join(t.TempDir(), "data"))), snapshot.ErrCorrupt)
+	require.ErrorIs(t, snapshot.New().Restore(apitest.Config(path, filepath.Join(t.TempDir(), "data"))), snapshot.ErrCorrupt)
 	st, err := snapshot.New().Status(path)
 	require.NoError(t, err)
 	require.Equal(t, 1, st.TotalKey)

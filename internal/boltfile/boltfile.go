@@ -20,34 +20,49 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"etcd.example/snapshot/internal/fault"
 )
 
 // Pgid is the number of a page: its offset in the file is the number times the
 // page size.
 type Pgid uint64
 
-// CorruptError says which page breaks a rule of the format, and which rule.
+// CorruptError says which page breaks a rule of the format, and which rule. It is
+// a [fault.ErrCorrupt].
 type CorruptError struct {
 	Page   Pgid
 	Reason string
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("page %d: %s", e.Page, e.Reason)
+	return fmt.Sprintf("%v: page %d: %s", fault.ErrCorrupt, e.Page, e.Reason)
 }
+
+// Unwrap returns [fault.ErrCorrupt].
+func (e *CorruptError) Unwrap() error { return fault.ErrCorrupt }
 
 func corrupt(page Pgid, format string, args ...any) error {
 	return &CorruptError{Page: page, Reason: fmt.Sprintf(format, args...)}
 }
 
-// ShortError says that the file ends before a byte that belongs to it.
+// ShortError says that the file ends before a byte that belongs to it. It is a
+// [fault.ErrCorrupt] and a [fault.ErrTruncated].
 type ShortError struct {
 	Size int64 // bytes that are there
 	Want int64 // bytes that there should be at least
 }
 
 func (e *ShortError) Error() string {
-	return fmt.Sprintf("database ends at byte %d, want at least %d bytes", e.Size, e.Want)
+	return fmt.Sprintf("%v: %v", fault.ErrCorrupt, e.Truncation())
+}
+
+// Unwrap returns [fault.ErrCorrupt] and [fault.ErrTruncated].
+func (e *ShortError) Unwrap() []error { return []error{fault.ErrCorrupt, fault.ErrTruncated} }
+
+// Truncation is the error as a [fault.ErrTruncated] alone.
+func (e *ShortError) Truncation() error {
+	return fmt.Errorf("%w: database ends at byte %d, want at least %d bytes", fault.ErrTruncated, e.Size, e.Want)
 }
 
 // readFull fills buf from offset off. A file that ends earlier, because it was

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"etcd.example/snapshot/internal/fault"
 )
 
-// ErrLocked: the database is open for writing, in this process or another.
-var ErrLocked = errors.New("locked by a running etcd, or by another call that writes to it")
+// ErrLocked: the database is open for writing, in this process or another. It is
+// a [fault.ErrInUse].
+var ErrLocked = fmt.Errorf("%w: locked by a running etcd, or by another call that writes to it", fault.ErrInUse)
 
 // ErrNotRegular: the path names something that is not a file.
 var ErrNotRegular = errors.New("not a regular file")

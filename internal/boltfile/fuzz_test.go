@@ -24,8 +24,8 @@ func checkScan(t *testing.T, b []byte) (accepted bool) {
 	if err != nil {
 		var corrupt *boltfile.CorruptError
 		var short *boltfile.ShortError
-		var foreign *boltfile.ForeignError
-		require.True(t, errors.As(err, &corrupt) || errors.As(err, &short) || errors.As(err, &foreign), "%v", err)
+		var notDatabase *boltfile.NotDatabaseError
+		require.True(t, errors.As(err, &corrupt) || errors.As(err, &short) || errors.As(err, &notDatabase), "%v", err)
 		require.Nil(t, got)
 		return false
 	}

@@ -108,7 +108,7 @@ type DB struct {
 // uses.
 //
 // It returns a *ByteOrderError when a machine of the other byte order has written
-// the database, a *ForeignError when the file is no bbolt database at all, a
+// the database, a *NotDatabaseError when the file is no bbolt database at all, a
 // *CorruptError when no meta page is valid or the valid one contradicts itself,
 // and a *ShortError when the file is shorter than its meta page says.
 func Open(r io.ReaderAt, size int64) (*DB, error) {
@@ -117,7 +117,7 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 	}
 	db, err := open(r, size, order)
 	if none := new(noMetaError); errors.As(err, &none) {
-		return nil, foreign(r, size, none.first)
+		return nil, notDatabase(r, size, none.first)
 	}
 	return db, err
 }

@@ -43,9 +43,9 @@ func TestMetaPages(t *testing.T) {
 		m.field(0, 16)[0]++
 		m.field(1, 16)[0]++
 		_, err := scanBytes(m.b)
-		var foreign *boltfile.ForeignError
-		require.ErrorAs(t, err, &foreign)
-		require.Equal(t, m.b[:512], foreign.Head)
+		var notDatabase *boltfile.NotDatabaseError
+		require.ErrorAs(t, err, &notDatabase)
+		require.Equal(t, m.b[:512], notDatabase.Head)
 
 		m = newImage(b)
 		m.set32(0, 16+4, 3)

@@ -43,6 +43,11 @@ type Options struct {
 	Workers int
 }
 
+// AllButOne is the number of Workers that leaves one processor to a checksum
+// beside the scan: SHA-256 cannot be divided, so what keeps it waiting takes as
+// much longer.
+func AllButOne() int { return max(1, runtime.GOMAXPROCS(0)-1) }
+
 // MaxBuckets is how many buckets the top level of a database may hold. An etcd
 // has ten.
 const MaxBuckets = 1 << 16

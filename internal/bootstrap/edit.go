@@ -9,24 +9,9 @@ import (
 	"slices"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/fault"
 	"etcd.example/snapshot/internal/keyspace"
-)
-
-// The buckets of an etcd database that a restore looks at.
-const (
-	bucketAlarm          = "alarm"
-	bucketCluster        = "cluster"
-	bucketKey            = "key"
-	bucketMembers        = "members"
-	bucketMembersRemoved = "members_removed"
-	bucketMeta           = "meta"
-)
-
-// The records of bucket meta that a restore sets.
-const (
-	metaConsistentIndex  = "consistent_index"
-	metaTerm             = "term"
-	metaScheduledCompact = "scheduledCompactRev"
+	"etcd.example/snapshot/internal/schema"
 )
 
 // Changes are what a restore changes in a database besides its membership.
@@ -45,8 +30,11 @@ type MalformedError struct {
 }
 
 func (e *MalformedError) Error() string {
-	return fmt.Sprintf("bucket %q: %s", e.Bucket, e.Reason)
+	return fmt.Sprintf("%v: bucket %q: %s", fault.ErrCorrupt, e.Bucket, e.Reason)
 }
+
+// Unwrap returns [fault.ErrCorrupt].
+func (e *MalformedError) Unwrap() error { return fault.ErrCorrupt }
 
 // OverflowError reports a revision bump for which there is no room in an int64.
 type OverflowError struct {
@@ -55,8 +43,11 @@ type OverflowError struct {
 }
 
 func (e *OverflowError) Error() string {
-	return fmt.Sprintf("latest revision %d plus bump %d is more than %d", e.Latest, e.Bump, int64(math.MaxInt64))
+	return fmt.Sprintf("%v: latest revision %d plus bump %d is more than %d", fault.ErrConfig, e.Latest, e.Bump, int64(math.MaxInt64))
 }
+
+// Unwrap returns [fault.ErrConfig].
+func (e *OverflowError) Unwrap() error { return fault.ErrConfig }
 
 // Edit puts the cluster into the database, in place of the one it came from,
 // with the other changes. Where the content is not that of an etcd, the error is
@@ -69,10 +60,10 @@ func (e *OverflowError) Error() string {
 // a server takes its own from the raft snapshot, and overwrites the record with
 // the next change of membership.
 func (c *Cluster) Edit(e *boltfile.Edit, ch Changes) (revision int64, err error) {
-	if !e.Has(bucketMeta) {
-		return 0, &MalformedError{Bucket: bucketMeta, Reason: "missing; this is not the database of an etcd v3"}
+	if !e.Has(schema.BucketMeta) {
+		return 0, &MalformedError{Bucket: schema.BucketMeta, Reason: "missing; this is not the database of an etcd v3"}
 	}
-	meta, err := e.Records(bucketMeta)
+	meta, err := e.Records(schema.BucketMeta)
 	if err != nil {
 		return 0, err
 	}
@@ -83,35 +74,35 @@ func (c *Cluster) Edit(e *boltfile.Edit, ch Changes) (revision int64, err error)
 		if revision, err = bumpRevision(e, ch.RevisionBump); err != nil {
 			return 0, err
 		}
-		meta = set(meta, metaScheduledCompact, revisionKey(revision))
+		meta = set(meta, schema.MetaScheduledCompact, revisionKey(revision))
 	}
-	if ch.DropAlarms && e.Has(bucketAlarm) {
-		if err := replace(e, bucketAlarm, nil); err != nil {
+	if ch.DropAlarms && e.Has(schema.BucketAlarm) {
+		if err := replace(e, schema.BucketAlarm, nil); err != nil {
 			return 0, err
 		}
 	}
-	meta = set(meta, metaConsistentIndex, bigEndian(c.Index()))
-	meta = set(meta, metaTerm, bigEndian(c.Term()))
-	return revision, e.Replace(bucketMeta, meta)
+	meta = set(meta, schema.MetaConsistentIndex, bigEndian(c.Index()))
+	meta = set(meta, schema.MetaTerm, bigEndian(c.Term()))
+	return revision, e.Replace(schema.BucketMeta, meta)
 }
 
 // replaceMembers leaves the new members in bucket members, bucket
 // members_removed empty, and bucket cluster, which holds the cluster version,
 // as it was.
 func (c *Cluster) replaceMembers(e *boltfile.Edit) error {
-	if !e.Has(bucketCluster) {
-		if err := e.Replace(bucketCluster, nil); err != nil {
+	if !e.Has(schema.BucketCluster) {
+		if err := e.Replace(schema.BucketCluster, nil); err != nil {
 			return err
 		}
 	}
-	if err := replace(e, bucketMembersRemoved, nil); err != nil {
+	if err := replace(e, schema.BucketMembersRemoved, nil); err != nil {
 		return err
 	}
 	var members []boltfile.Record
 	for i, m := range c.members {
 		members = set(members, m.ID.String(), c.records[i])
 	}
-	return replace(e, bucketMembers, members)
+	return replace(e, schema.BucketMembers, members)
 }
 
 // replace is e.Replace for a bucket that may hold records, and nothing else.
@@ -136,7 +127,7 @@ func set(records []boltfile.Record, key string, value []byte) []boltfile.Record 
 // bumpRevision adds an empty record with the bumped revision, which is all that
 // etcd needs to count on from there.
 func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
-	last, err := e.LastKey(bucketKey)
+	last, err := e.LastKey(schema.BucketKey)
 	if err != nil {
 		return 0, err
 	}
@@ -144,7 +135,7 @@ func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return bumped, e.Append(bucketKey, boltfile.Record{Key: revisionKey(bumped)})
+	return bumped, e.Append(schema.BucketKey, boltfile.Record{Key: revisionKey(bumped)})
 }
 
 // CheckBump returns an [*OverflowError] if Edit would, for the price of a few
@@ -153,7 +144,7 @@ func (ch Changes) CheckBump(ctx context.Context, db *boltfile.DB) error {
 	if ch.RevisionBump == 0 {
 		return nil
 	}
-	last, err := db.LastKey(ctx, bucketKey)
+	last, err := db.LastKey(ctx, schema.BucketKey)
 	if err != nil {
 		return err
 	}
@@ -168,7 +159,7 @@ func addBump(last []byte, bump uint64) (int64, error) {
 	if last != nil {
 		var err error
 		if latest, err = keyspace.ParseRevision(last); err != nil {
-			return 0, &MalformedError{Bucket: bucketKey, Reason: fmt.Sprintf("last record %x is not a revision", last)}
+			return 0, &MalformedError{Bucket: schema.BucketKey, Reason: fmt.Sprintf("last record %x is not a revision", last)}
 		}
 	}
 	if bump > uint64(math.MaxInt64-latest.Main) {

@@ -4,8 +4,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"etcd.example/snapshot/internal/crc32c"
 	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/crc32c"
 )
 
 func TestCombine(t *testing.T) {

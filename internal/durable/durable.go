@@ -19,16 +19,20 @@
 // operating system, which ends with the process.
 package durable
 
-import "errors"
+import (
+	"fmt"
+
+	"etcd.example/snapshot/internal/fault"
+)
 
 var (
 	// ErrExists: there is something where the target is to be published.
-	ErrExists = errors.New("already exists")
+	ErrExists = fault.ErrExists
 	// ErrInUse: another call or process holds the lock.
-	ErrInUse = errors.New("in use")
+	ErrInUse = fault.ErrInUse
 	// ErrNested: of the two directories of a target one is, or contains, the
-	// other or the place where that is staged.
-	ErrNested = errors.New("directories overlap")
+	// other or the place where that is staged. It is a [fault.ErrConfig].
+	ErrNested = fmt.Errorf("%w: directories overlap", fault.ErrConfig)
 )
 
 // maxAttempts bounds every retry of something that only loses to a concurrent

@@ -5,12 +5,19 @@ package keyspace
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+
+	"etcd.example/snapshot/internal/fault"
 )
 
-// ErrMalformed is matched by every error about a key or a record.
-var ErrMalformed = errors.New("malformed")
+// ErrMalformed is matched by every error about a key or a record. It is a
+// [fault.ErrCorrupt].
+var ErrMalformed error = malformedError{}
+
+type malformedError struct{}
+
+func (malformedError) Error() string { return "malformed" }
+func (malformedError) Unwrap() error { return fault.ErrCorrupt }
 
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w "+format, append([]any{ErrMalformed}, args...)...)

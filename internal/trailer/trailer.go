@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+
+	"etcd.example/snapshot/internal/fault"
 )
 
 const (
@@ -21,20 +23,13 @@ const (
 	Sector = 512
 )
 
-var (
-	// ErrMissing: the size says that there is no trailer.
-	ErrMissing = errors.New("no SHA-256 trailer")
-	// ErrMismatch: the trailer is not the digest of what precedes it.
-	ErrMismatch = errors.New("SHA-256 mismatch")
-)
-
 // Present says whether a snapshot of size bytes ends in a trailer.
 func Present(size int64) bool {
 	return size > 0 && size%Sector == Size
 }
 
 // Read returns the trailer of a snapshot of size bytes. The error is
-// [ErrMissing] if it has none, io.ErrUnexpectedEOF if r is shorter than size.
+// [fault.ErrNoTrailer] if it has none, io.ErrUnexpectedEOF if r is shorter than size.
 func Read(r io.ReaderAt, size int64) ([Size]byte, error) {
 	var t [Size]byte
 	if !Present(size) {
@@ -58,20 +53,20 @@ type Digest struct {
 	Trailer [Size]byte // the trailer, zero if not Present
 }
 
-// Check returns nil if the trailer confirms the database, [ErrMissing] if there
-// is no trailer, and otherwise an [ErrMismatch] that shows both digests.
+// Check returns nil if the trailer confirms the database, [fault.ErrNoTrailer] if there
+// is no trailer, and otherwise an [fault.ErrChecksum] that shows both digests.
 func (d Digest) Check() error {
 	if !d.Present {
 		return missing(d.Size)
 	}
 	if d.Sum != d.Trailer {
-		return fmt.Errorf("%w: got %x, want %x", ErrMismatch, d.Sum, d.Trailer)
+		return fmt.Errorf("%w: got %x, want %x", fault.ErrChecksum, d.Sum, d.Trailer)
 	}
 	return nil
 }
 
 func missing(size int64) error {
-	return fmt.Errorf("%w (%d bytes)", ErrMissing, size)
+	return fmt.Errorf("%w (%d bytes)", fault.ErrNoTrailer, size)
 }
 
 // Writer takes a snapshot of unknown size, passes the database on and computes

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"etcd.example/snapshot/internal/fault"
 	"etcd.example/snapshot/internal/trailer"
 )
 
@@ -77,7 +78,7 @@ func TestWriterWithoutTrailer(t *testing.T) {
 				d, err := w.Finish()
 				require.NoError(t, err)
 				require.Equal(t, trailer.Digest{Size: int64(size), Sum: sha256.Sum256(db)}, d)
-				require.ErrorIs(t, d.Check(), trailer.ErrMissing)
+				require.ErrorIs(t, d.Check(), fault.ErrNoTrailer)
 				require.True(t, bytes.Equal(db, passed.Bytes()), "the bytes held back are missing")
 			})
 		}
@@ -94,7 +95,7 @@ func TestWriterMismatch(t *testing.T) {
 		d, err := w.Finish()
 		require.NoError(t, err)
 		err = d.Check()
-		require.ErrorIs(t, err, trailer.ErrMismatch)
+		require.ErrorIs(t, err, fault.ErrChecksum)
 		require.ErrorContains(t, err, fmt.Sprintf("got %x, want %x", d.Sum, bad[4096:]))
 	}
 }
@@ -198,7 +199,7 @@ func TestRead(t *testing.T) {
 	require.Equal(t, sha256.Sum256(db), got)
 
 	got, err = trailer.Read(bytes.NewReader(db), int64(len(db)))
-	require.ErrorIs(t, err, trailer.ErrMissing)
+	require.ErrorIs(t, err, fault.ErrNoTrailer)
 	require.ErrorContains(t, err, "1024 bytes")
 	require.Zero(t, got)
 

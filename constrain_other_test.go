@@ -1,7 +1,0 @@
-//go:build !linux
-
-package snapshot_test
-
-import "etcd.example/snapshot"
-
-func constrain(job) []snapshot.Option { return nil }

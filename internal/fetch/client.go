@@ -1,0 +1,93 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// What the connection of a Save asks for unless the caller's Config asks for
+// something else.
+const (
+	// windowSize is how many bytes the server may send ahead of what has been
+	// read. It is as much as gRPC grows its windows to by itself, so that no
+	// link becomes slower than it would be without.
+	windowSize = 16 << 20
+	// readBuffer is how many bytes are read from the socket at a time.
+	readBuffer = 256 << 10
+	// maxMessage is how many bytes a message may have. Servers send 32 KiB;
+	// one that sends more than this must not fill the memory.
+	maxMessage = 64 << 20
+	// attemptTimeout is how long one attempt to connect may take, as in gRPC.
+	attemptTimeout = 20 * time.Second
+	// attempts is how many attempts the time for a connection must be
+	// enough for: one that hangs is made again.
+	attempts = 3
+)
+
+// connectBackoff is the wait between attempts to connect. That of gRPC begins with
+// a second and grows to two minutes: a server that comes back would be found
+// too late.
+var connectBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
+// newClient returns a client for one stream. It has no life of its own: a
+// login that waits ends with the context of watch, and the client does.
+func newClient(watch *watchdog, cfg clientv3.Config, lg *zap.Logger) (*clientv3.Client, error) {
+	if cfg.Context == nil {
+		cfg.Context = context.Background()
+	}
+	base, cancel := context.WithCancelCause(cfg.Context)
+	context.AfterFunc(watch.ctx, func() { cancel(context.Cause(watch.ctx)) })
+
+	cfg.Context = base
+	cfg.Logger = lg
+	cfg.AutoSyncInterval = 0
+	if cfg.MaxCallRecvMsgSize == 0 {
+		cfg.MaxCallRecvMsgSize = max(maxMessage, cfg.MaxCallSendMsgSize)
+	}
+	cfg.DialOptions = slices.Concat([]grpc.DialOption{ // the last one wins
+		grpc.WithInitialWindowSize(windowSize),
+		grpc.WithInitialConnWindowSize(windowSize),
+		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: watch.attemptTime()}),
+	}, watch.dialOptions(cfg), cfg.DialOptions)
+	client, err := clientv3.New(cfg)
+	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // that of the login
+		err = watch.timedOut(cfg.DialTimeout, err)
+	}
+	return client, err
+}
+
+// openSnapshot starts the stream as etcd's client does: with its limits on
+// messages, with a login and with retries until the first message has come. It
+// shows those call options only to a MaintenanceClient, so streamTap is one.
+func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStream, error) {
+	tap := streamTap{MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
+	_, _ = clientv3.NewMaintenanceFromMaintenanceClient(&tap, client).SnapshotWithVersion(ctx)
+	if tap.stream == nil && tap.err == nil {
+		return nil, errors.New("etcd's client opened no stream")
+	}
+	return tap.stream, tap.err
+}
+
+// streamTap keeps the stream, which etcd's client would pump through a pipe.
+type streamTap struct {
+	pb.MaintenanceClient
+	stream grpc.ClientStream
+	err    error
+}
+
+var errTapped = errors.New("the stream is read directly")
+
+func (t *streamTap) Snapshot(ctx context.Context, req *pb.SnapshotRequest, opts ...grpc.CallOption) (pb.Maintenance_SnapshotClient, error) {
+	opts = append(slices.Clip(opts), grpc.ForceCodecV2(newSnapshotCodec()))
+	t.stream, t.err = t.MaintenanceClient.Snapshot(ctx, req, opts...)
+	return nil, errTapped
+}

@@ -1,0 +1,118 @@
+// Package apitest has what the tests of several packages need to call the API.
+package apitest
+
+import (
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"context"
+	"io"
+
+	"go.uber.org/zap"
+
+	"etcd.example/snapshot"
+	"etcd.example/snapshot/internal/durable"
+	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/fetch"
+	"etcd.example/snapshot/internal/meter"
+	"etcd.example/snapshot/internal/rebuild"
+)
+
+// Manager is the API. [*snapshot.V3Manager] implements it.
+type Manager interface {
+	snapshot.Manager
+	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
+	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
+	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
+	RestoreContext(ctx context.Context, cfg snapshot.RestoreConfig) error
+	RestoreFrom(ctx context.Context, r io.Reader, cfg snapshot.RestoreConfig) error
+}
+
+// onFS writes to a file system of the test's. What it does not implement itself
+// does not write.
+type onFS struct {
+	Manager
+	fsys   durable.FS
+	report func(snapshot.Progress)
+}
+
+// OnFS returns a Manager that saves and restores on fsys, and otherwise does what
+// one of snapshot.New does. A nil report is none.
+func OnFS(fsys durable.FS, report func(snapshot.Progress)) Manager {
+	return onFS{Manager: snapshot.New(snapshot.WithProgress(report)), fsys: fsys, report: report}
+}
+
+func (m onFS) progress(op string) meter.Report {
+	if m.report == nil {
+		return nil
+	}
+	return func(phase meter.Phase, done, total int64) {
+		m.report(snapshot.Progress{Op: op, Phase: snapshot.Phase(phase), Done: done, Total: total})
+	}
+}
+
+func (m onFS) fetch() fetch.Fetch {
+	return fetch.Fetch{
+		FS: m.fsys, Logger: zap.NewNop(), Report: m.progress("save"),
+		ConnectTimeout: snapshot.DefaultConnectTimeout, StallTimeout: snapshot.DefaultStallTimeout,
+	}
+}
+
+func (m onFS) Save(ctx context.Context, cfg clientv3.Config, dbPath string) error {
+	_, err := m.fetch().ToFile(ctx, cfg, dbPath)
+	return wrap("save", dbPath, err)
+}
+
+func (m onFS) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error) {
+	saved, err := m.fetch().ToWriter(ctx, cfg, w)
+	return snapshot.Saved(saved), wrap("save", "", err)
+}
+
+func (m onFS) rebuild() rebuild.Rebuild {
+	return rebuild.Rebuild{FS: m.fsys, Logger: zap.NewNop(), Report: m.progress("restore")}
+}
+
+func (m onFS) Restore(cfg snapshot.RestoreConfig) error {
+	return m.RestoreContext(context.Background(), cfg)
+}
+
+func (m onFS) RestoreContext(ctx context.Context, cfg snapshot.RestoreConfig) error {
+	return wrap("restore", cfg.SnapshotPath, m.rebuild().FromFile(ctx, rebuild.Config(cfg)))
+}
+
+func (m onFS) RestoreFrom(ctx context.Context, r io.Reader, cfg snapshot.RestoreConfig) error {
+	return wrap("restore", "", m.rebuild().FromReader(ctx, r, rebuild.Config(cfg)))
+}
+
+func wrap(op, path string, err error) error {
+	if err != nil {
+		err = &snapshot.Error{Op: op, Path: path, Err: err}
+	}
+	return err
+}
+
+// Quick is a manager that works on QuickFS.
+func Quick(hooks ...durabletest.Hook) Manager {
+	return OnFS(QuickFS(hooks...), nil)
+}
+
+// QuickFS leaves out what makes no difference to what is seen, and takes long:
+// it does not sync, and reserves no space.
+func QuickFS(hooks ...durabletest.Hook) *durabletest.FS {
+	return durabletest.Wrap(SparseFS{durable.OS}, hooks...).NoSync()
+}
+
+// SparseFS reserves no space.
+type SparseFS struct{ durable.FS }
+
+func (SparseFS) Allocate(f durable.File, size int64) error { return f.Truncate(size) }
+
+// Config restores path as the only member of a cluster, into dir.
+func Config(path, dir string) snapshot.RestoreConfig {
+	return snapshot.RestoreConfig{
+		SnapshotPath:   path,
+		Name:           "m0",
+		OutputDataDir:  dir,
+		PeerURLs:       []string{"http://127.0.0.1:2380"},
+		InitialCluster: "m0=http://127.0.0.1:2380",
+	}
+}

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package snapshot_test
-
-import "os"
-
-func nextData(_ *os.File, off, _ int64) (int64, error) { return off, nil }
