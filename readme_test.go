@@ -1,6 +1,7 @@
 package snapshot_test
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -8,29 +9,56 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// pages are what people read first.
-var pages = []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+// pages are the documents that people read. internal/interop/RESULTS.md is
+// compared with the servers' answers by its own module.
+var pages = []string{
+	"README.md", "CHANGELOG.md", "CONTRIBUTING.md",
+	"internal/benchmarks/README.md", "internal/benchmarks/MIGRATION.md", "internal/systemtest/README.md",
+}
 
-// The program in the README is built as it stands there, and does what the
-// README says.
+func readPage(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// The README is read in a few minutes.
+func TestReadmeLength(t *testing.T) {
+	require.LessOrEqual(t, len(strings.Fields(readPage(t, "README.md"))), 1300, "words")
+}
+
+// The function in the README does what it says, and the restore of one of three
+// members compiles.
 func TestReadmeProgram(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	blocks := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindAllSubmatch(readme, -1)
-	require.Len(t, blocks, 1)
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readPage(t, "README.md"), -1)
+	require.Len(t, blocks, 2)
+	function, statement := blocks[0][1], blocks[1][1]
 
 	dir := t.TempDir()
 	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
-	require.NoError(t, os.WriteFile(source, blocks[0][1], 0o600))
+	require.NoError(t, os.WriteFile(source, fmt.Appendf(nil, `package main
+%s
+func main() {
+	if err := saveAndRestore(context.Background(), os.Args[1]); err != nil {
+		panic(err)
+	}
+}
+func restoreOneOfThree(ctx context.Context, m *snapshot.V3Manager) error {
+%s	return err
+}
+`, strings.Replace(function, "import (", "import (\n\t\"os\"", 1), statement), 0o600))
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, source).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
@@ -43,40 +71,53 @@ func TestReadmeProgram(t *testing.T) {
 	run.Dir = dir
 	out, err = run.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Equal(t, "backup.db: 3 keys at revision 4\n", string(out))
+	for _, db := range []string{"backup.db", "m1.etcd/member/snap/db"} {
+		status, err := snapshot.New().Status(filepath.Join(dir, db))
+		require.NoError(t, err)
+		require.Equal(t, 3, status.TotalKey, db)
+	}
 }
 
-// Every file that the pages link to is there.
+// Every file and every heading that the pages link to is there.
 func TestReadmeLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	n := 0
 	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		require.NoError(t, err)
-		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-			_, err := os.Stat(m[1])
+		for _, m := range link.FindAllStringSubmatch(readPage(t, page), -1) {
+			target := page
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(page), m[1])
+			}
+			_, err := os.Stat(target)
 			require.NoError(t, err, "%s links to %s", page, m[1])
+			if m[2] != "" {
+				require.Contains(t, anchors(readPage(t, target)), m[2], "%s links to %s", page, m[0])
+			}
 			n++
 		}
 	}
 	require.Positive(t, n)
 }
 
+// anchors are what headings are linked by.
+func anchors(page string) (names []string) {
+	other := regexp.MustCompile(`[^\p{L}\p{N} -]`)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		names = append(names, strings.ReplaceAll(strings.ToLower(other.ReplaceAllString(m[1], "")), " ", "-"))
+	}
+	return names
+}
+
 // The table of versions is the one that the servers gave.
 func TestReadmeVersions(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	results, err := os.ReadFile("internal/interop/RESULTS.md")
-	require.NoError(t, err)
-	for _, page := range [][]byte{results, readme} {
-		require.Len(t, acrossVersions(page), 7)
-	}
-	require.Equal(t, acrossVersions(results), acrossVersions(readme))
+	results := acrossVersions(readPage(t, "internal/interop/RESULTS.md"))
+	require.Len(t, results, 7)
+	require.Equal(t, results, acrossVersions(readPage(t, "README.md")))
 }
 
 // acrossVersions are the rows of the table of snapshots and servers.
-func acrossVersions(page []byte) (rows []string) {
-	for line := range strings.Lines(string(page)) {
+func acrossVersions(page string) (rows []string) {
+	for line := range strings.Lines(page) {
 		switch {
 		case len(rows) == 0 && !strings.HasPrefix(line, `| snapshot of \ server |`):
 		case !strings.HasPrefix(line, "|"):
@@ -88,19 +129,61 @@ func acrossVersions(page []byte) (rows []string) {
 	return rows
 }
 
-// What the README tells to call and to use is there.
-func TestReadmeNames(t *testing.T) {
+// The versions that an import requires are those in go.mod.
+func TestReadmeRequirements(t *testing.T) {
+	mod := readPage(t, "go.mod")
+	version := func(pattern string) string {
+		m := regexp.MustCompile(`(?m)^\s*` + pattern + `\s*$`).FindStringSubmatch(mod)
+		require.Len(t, m, 2, pattern)
+		return m[1]
+	}
+	says := fmt.Sprintf("requires Go %s, etcd's modules %s, gRPC %s and bbolt %s.", version(`go (\d+\.\d+)\.0`),
+		version(`go\.etcd\.io/etcd/client/v3 (\S+)`), version(`google\.golang\.org/grpc (\S+)`), version(`go\.etcd\.io/bbolt (\S+)`))
+	text := strings.Join(strings.Fields(readPage(t, "README.md")), " ")
+	require.True(t, strings.Contains(text, says), "the README does not say: %s", says)
+}
+
+// The figures of an operation at a size are in one place.
+func TestReadmeFiguresOnce(t *testing.T) {
+	size, operation := regexp.MustCompile(`^\| (\d\.\d GB), `), regexp.MustCompile(`^\| ((?:Save|Status|Verify|Restore)[^|]*) \|`)
+	pageOf := map[string]string{}
+	for _, page := range []string{"README.md", "internal/benchmarks/README.md"} {
+		table := ""
+		for line := range strings.Lines(readPage(t, page)) {
+			if m := size.FindStringSubmatch(line); m != nil {
+				table = m[1]
+			} else if m := operation.FindStringSubmatch(line); m != nil {
+				figures := m[1] + " of " + table
+				require.Empty(t, pageOf[figures], "%s is in %s as well", figures, page)
+				pageOf[figures] = page
+			}
+		}
+	}
+	require.Len(t, pageOf, 4*7)
+}
+
+// The README and the package documentation name everything that can be called,
+// and every error that can be matched.
+func TestReadmeNamesAll(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "snapshot.go", nil, parser.ParseComments)
+	require.NoError(t, err)
+	words := regexp.MustCompile(`\w+`).FindAllString(readPage(t, "README.md")+file.Doc.Text(), -1)
+	names := declaredNames(t)
+	require.Subset(t, names, []string{"NewV3", "SaveTo", "ErrByteOrder", "RestoreConfig"})
+	for _, name := range names {
+		require.True(t, slices.Contains(words, name), "%s is in neither", name)
+	}
+}
+
+// What the page on migration tells to call and to use is there.
+func TestReadmeMigration(t *testing.T) {
 	exported := exportedNames(t)
 	require.True(t, exported["NewV3"] && exported["SaveTo"] && exported["AllowEmptyDataDir"])
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	_, migration, found := strings.Cut(string(readme), "\n## Migration\n")
-	require.True(t, found)
 	span, name := regexp.MustCompile("`[^`]*`"), regexp.MustCompile(`\b(?:snapshot\.|m\.)?([A-Z]\w*)`)
 	n := 0
-	for line := range strings.Lines(migration) {
+	for line := range strings.Lines(readPage(t, "internal/benchmarks/MIGRATION.md")) {
 		there, here, found := strings.Cut(strings.Trim(line, "|\n "), " | ")
-		if strings.HasPrefix(line, "### What differs") {
+		if strings.HasPrefix(line, "## What differs") {
 			break
 		}
 		if !found || strings.Contains(there, "import ") {
@@ -119,18 +202,70 @@ func TestReadmeNames(t *testing.T) {
 	require.Greater(t, n, 10)
 }
 
-// exportedNames are those of the package, its methods and its fields.
-func exportedNames(t *testing.T) map[string]bool {
+func parsedFiles(t *testing.T) (files []*ast.File) {
 	t.Helper()
-	names := map[string]bool{}
-	files, err := filepath.Glob("*.go")
+	paths, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	for _, path := range files {
+	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
 		require.NoError(t, err)
+		files = append(files, file)
+	}
+	return files
+}
+
+// declaredNames are the exported functions, methods, types and variables of the
+// package. The methods of its error are those of every error.
+func declaredNames(t *testing.T) (names []string) {
+	t.Helper()
+	add := func(name *ast.Ident) {
+		if name.IsExported() && !slices.Contains(names, name.Name) {
+			names = append(names, name.Name)
+		}
+	}
+	for _, file := range parsedFiles(t) {
+		for _, decl := range file.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				if decl.Recv == nil || receiver(decl) == "V3Manager" {
+					add(decl.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range decl.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						add(spec.Name)
+					case *ast.ValueSpec:
+						if decl.Tok == token.VAR {
+							for _, name := range spec.Names {
+								add(name)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func receiver(decl *ast.FuncDecl) string {
+	kind := decl.Recv.List[0].Type
+	if pointer, ok := kind.(*ast.StarExpr); ok {
+		kind = pointer.X
+	}
+	name, _ := kind.(*ast.Ident)
+	return name.String()
+}
+
+// exportedNames are those of the package, its methods and its fields.
+func exportedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for _, file := range parsedFiles(t) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
