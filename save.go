@@ -11,93 +11,89 @@ import (
 	"etcd.example/snapshot/internal/fetch"
 )
 
-// Saved says what SaveTo wrote.
+// Saved describes what SaveTo wrote.
 type Saved struct {
 	Size    int64         // bytes written, trailer included
-	SHA256  [32]byte      // digest of the database, as in the trailer
+	SHA256  [32]byte      // checksum of the database, as in the trailer
 	Version string        // storage version that the server named, empty before etcd 3.6
-	Took    time.Duration // from dialling to the last byte
+	Took    time.Duration // from dialing to the last byte
 }
 
-// Save fetches a snapshot from the one member that cfg.Endpoints names and
-// writes it to dbPath. The file is the point-in-time state of that member,
-// which may be a follower or a learner and then lag behind the leader.
+// Save saves a snapshot of the one member in cfg.Endpoints to dbPath. The file
+// holds the state of that member at one moment. A follower or a learner may lag
+// behind the leader.
 //
-// On nil, dbPath is the complete snapshot with its SHA-256 trailer, readable
-// and writable by its owner alone. Its digest was compared while it streamed;
-// the file and the directory entry are on disk. An existing file at dbPath
-// is replaced in one step: on any error, and if the process is killed, it is
-// left unchanged. On error nothing else is left either; what a killed process
-// leaves beside dbPath, the next Save to it removes. A symbolic link at dbPath is
-// followed, its target replaced. Concurrent calls, also for one dbPath, each
-// publish a whole file; the last one to end wins.
+// On nil, dbPath is the complete snapshot with its SHA-256 trailer. Only its owner
+// can read and write it. Save compared its checksum while it streamed, and the file
+// and its directory entry are on disk. Save replaces an existing file at dbPath in
+// one step. On error or kill, an existing file is left unchanged. On error nothing
+// else is left either. The next Save to dbPath removes what a killed process left
+// beside it. Save follows a symbolic link at dbPath and replaces its target.
+// Concurrent calls, even to one dbPath, each publish a complete file. The last one
+// to end wins.
 //
-// An error is an [*Error]. [ErrEndpoints] comes before anything is dialled.
-// [ErrUnreachable] means that no connection came about within the time of
-// [WithConnectTimeout], with the last reason. A refused, reset or failed attempt is
-// repeated until then. It is not repeated where Save, with the TLS of cfg,
-// refuses the certificate of the server or the server that of Save, or where the
-// server does not speak TLS. [ErrStalled] means that a server that was connected
-// sent no byte for the time of [WithStallTimeout]. Where a login takes longer
-// than the DialTimeout of cfg, the error is one of these two, and
-// [context.DeadlineExceeded] too.
+// An error is an [*Error]. [ErrEndpoints] comes before Save dials. [ErrUnreachable]
+// means that Save could not connect within the time of [WithConnectTimeout]; the
+// message has the last reason. Until then Save repeats an attempt that was refused,
+// reset or failed. It does not repeat one if, with the TLS of cfg, one side refuses
+// the certificate of the other, or if the server does not speak TLS. [ErrStalled]
+// means that the server, once connected, sent no byte for the time of
+// [WithStallTimeout]. If a login takes longer than the DialTimeout of cfg, the
+// error matches one of these two, and [context.DeadlineExceeded] too.
 //
 // [ErrTruncated] means that the stream ended before the number of bytes that the
-// server announced; [ErrNoTrailer] that it ended right there, without the digest;
-// [ErrChecksum] that the digest differs; [ErrCorrupt] that what the server
-// announced or sent cannot be a snapshot, such as a malformed message. What the
-// server refuses, it refuses as it would with etcd's client: errors of package
-// rpctypes and gRPC status codes are found with [errors.Is] and status.Code.
+// server announced. [ErrNoTrailer] means that it had all of them, but no checksum
+// at the end. [ErrChecksum] means that the checksum differs. [ErrCorrupt] means
+// that the announcement or the bytes cannot be a snapshot, such as a malformed
+// message. If the server refuses the call, the error is that of etcd's client:
+// match errors of package rpctypes with [errors.Is], and gRPC codes with
+// status.Code.
 //
-// When ctx ends before the file is published, nothing more is written, nothing is
-// published, and the error matches [context.Canceled] or
-// [context.DeadlineExceeded], and the cause of ctx if it has one. That holds for
-// bytes that have been received already, and for a ctx that ends during a progress
-// report.
+// When ctx ends before Save publishes the file, Save writes nothing more, publishes
+// nothing, and returns an error that matches [context.Canceled] or
+// [context.DeadlineExceeded], and the cause of ctx if it has one. This includes
+// bytes that have arrived already, and a ctx that ends during a progress report.
 //
-// On Linux a large snapshot does not push other files, such as the database of
-// an etcd on the same machine, out of the page cache: but for its last 16 MiB,
-// the file is not left there. overlayfs cannot write back part of a file, so
-// there the file stays cached.
+// On Linux a large snapshot does not push other files out of the page cache, such
+// as the database of an etcd on the same machine: only its last 16 MiB stay there.
+// overlayfs cannot write back part of a file, so there the file stays cached.
 //
-// cfg means what it means to [clientv3.New], and is not modified. Windows and
-// message sizes that it sets are kept; where it sets none, Save has windows
-// large enough for a distant member. It repeats attempts to connect after 50 ms
-// to 1 s unless DialOptions say otherwise. Interceptors for streams in DialOptions
-// get messages of the snapshot in a type of this package, which is no
-// proto.Message. With a dialer or transport credentials in DialOptions,
-// ErrUnreachable has the reason in the words of gRPC alone, and comes when the
-// connect timeout is over.
+// cfg means what it means to [clientv3.New]. Save does not modify it. Save keeps
+// HTTP/2 windows and message sizes that cfg sets. Otherwise its windows are large
+// enough for a distant member. Save repeats attempts to connect after 50 ms to 1 s,
+// unless DialOptions set something else. Stream interceptors in DialOptions get the
+// messages of the snapshot in a type of this package, which is not a proto.Message.
+// With a dialer or transport credentials in DialOptions, ErrUnreachable has only
+// gRPC's reason, and comes when the connect timeout ends.
 //
-// Save logs, and the client does, to cfg.Logger, or if that is nil to the
-// manager's logger: LogConfig is ignored. So is AutoSyncInterval, which could
-// lead to another member.
+// Save and its client log to cfg.Logger or, if that is nil, to the manager's
+// logger. Save ignores LogConfig, and AutoSyncInterval, which could lead to another
+// member.
 func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
 	defer wrap("save", dbPath, &err)
 	_, err = m.fetch().ToFile(ctx, cfg, dbPath)
 	return err
 }
 
-// SaveTo streams a snapshot from the one member that cfg.Endpoints names to w,
-// without a temporary file. ctx, cfg and the errors are those of
-// [V3Manager.Save].
+// SaveTo streams a snapshot of the one member in cfg.Endpoints to w, without a
+// temporary file. ctx, cfg and the errors are those of [V3Manager.Save].
 //
-// On nil, w has received the complete snapshot with its SHA-256 trailer, whose
-// digest has matched; nothing was synced or closed. On error, w has received
-// some part of its beginning, possibly nothing: the end of the database, at least
-// 512 bytes of it, and the trailer are written in one last Write, after the digest
-// has matched. The caller must throw away what w holds: truncate it, delete the
-// object, abort the upload. Should it be kept by mistake, it is refused. Verify
-// and Restore answer [ErrNoTrailer]; Status, and Restore with SkipHashCheck, answer
+// On nil, w has received the complete snapshot with its SHA-256 trailer, and the
+// checksum has matched. SaveTo syncs and closes nothing. On error, w has received
+// some part of the beginning, possibly nothing. SaveTo writes the end of the
+// database, at least 512 bytes of it, and the trailer in one last Write, after the
+// checksum has matched. After an error, remove what w holds: truncate it, delete
+// the object, abort the upload. If you keep it by mistake, it is refused. Verify
+// and Restore return [ErrNoTrailer]. Status, and Restore with SkipHashCheck, return
 // [ErrCorrupt] with [ErrTruncated], because the database lacks its end. The one
-// exception is a w whose last Write failed after it had taken the whole database.
+// exception is a w whose last Write failed after it took the whole database.
 //
-// Calls of w.Write come from the calling goroutine, in blocks of up to 1 MiB, the
-// last one of up to 32 bytes more. As [io.Writer] has it, w must not change or
-// keep them. An error of w ends the stream at once and is found with [errors.Is];
-// a Write that takes too little without saying why is [io.ErrShortWrite]. The time
-// that w takes is not counted against the server. SaveTo cannot interrupt a Write:
-// when ctx ends, it returns after the Write that is under way, and calls w no more.
+// SaveTo calls w.Write on the calling goroutine, with blocks of up to 1 MiB; the
+// last one may have up to 32 bytes more. As [io.Writer] requires, w must not change
+// or keep them. An error of w ends the stream at once; match it with [errors.Is]. A
+// Write that is short without an error is [io.ErrShortWrite]. The time that w takes
+// does not count towards the stall timeout. SaveTo cannot interrupt a Write: when
+// ctx ends, it returns after the current Write, and does not call w again.
 func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (_ Saved, err error) {
 	defer wrap("save", "", &err)
 	saved, err := m.fetch().ToWriter(ctx, cfg, w)

@@ -245,28 +245,30 @@ import (
 // Manager defines the snapshot methods. [V3Manager] implements it for the v3
 // storage of etcd 3.4 and later.
 type Manager interface {
-	// Save fetches a snapshot from the one etcd member in cfg.Endpoints and
-	// writes it to dbPath. See [V3Manager.Save].
+	// Save saves a snapshot of the one etcd member in cfg.Endpoints to dbPath. See
+	// [V3Manager.Save].
 	Save(ctx context.Context, cfg clientv3.Config, dbPath string) error
 
-	// Status says what is in the snapshot at dbPath. See [V3Manager.Status].
+	// Status reports what the snapshot at dbPath holds. See [V3Manager.Status].
 	Status(dbPath string) (Status, error)
 
-	// Restore makes a new etcd data directory from a snapshot file. See
+	// Restore creates an etcd data directory from a snapshot file. See
 	// [V3Manager.Restore].
 	Restore(cfg RestoreConfig) error
 }
 
-// NewV3 returns a Manager for v3 snapshots that logs to lg. A nil lg is silent.
+// NewV3 returns a Manager for v3 snapshots that logs to lg. With a nil lg it does
+// not log.
 func NewV3(lg *zap.Logger) Manager {
 	return New(WithLogger(lg))
 }
 
-// Sentinel errors for use with [errors.Is]. Errors that are none of these (a
-// missing file, a refused permission, a cancelled context, a gRPC status) keep
-// their own identity and are found the same way.
+// Sentinel errors for use with [errors.Is]. Other errors (a missing file, a refused
+// permission, a cancelled context, a gRPC status) keep their identity: match them
+// the same way.
 var (
-	// ErrEndpoints: Save was given no endpoint or more than one.
+	// ErrEndpoints: the Config of a Save has no endpoint, an empty one, or more
+	// than one.
 	ErrEndpoints = fault.ErrEndpoints
 	// ErrUnreachable: Save could not connect to the server within the connect
 	// timeout, or one side refuses the certificate of the other, or the server
@@ -277,14 +279,14 @@ var (
 	ErrStalled = fault.ErrStalled
 	// ErrTruncated: a stream or a file ended before its announced end.
 	ErrTruncated = fault.ErrTruncated
-	// ErrNoTrailer: the SHA-256 digest that ends every streamed snapshot is
-	// missing, as it is in a db file copied out of a data directory.
+	// ErrNoTrailer: the SHA-256 checksum at the end of every streamed snapshot is
+	// missing. A db file copied out of a data directory has none.
 	ErrNoTrailer = fault.ErrNoTrailer
-	// ErrChecksum: the digest of the bytes differs from the one in the trailer.
+	// ErrChecksum: the checksum of the bytes differs from the one in the trailer.
 	ErrChecksum = fault.ErrChecksum
-	// ErrCorrupt: the bytes are not a well-formed etcd database. The message
-	// names the page, or the record, and the reason; for a file that is no
-	// database at all it says what the file is instead.
+	// ErrCorrupt: the bytes are not a well-formed etcd database. The message names
+	// the page or the record, and the reason. For a file that is not a database it
+	// says what the file is.
 	ErrCorrupt = fault.ErrCorrupt
 	// ErrExists: the target of a restore already exists.
 	ErrExists = fault.ErrExists
@@ -292,17 +294,17 @@ var (
 	// (etcd runs on one big-endian platform, s390x.) The file is not damaged:
 	// read and restore it on a machine of its own byte order.
 	ErrByteOrder = fault.ErrByteOrder
-	// ErrInUse: the file or the target is locked, in this process or another: by
-	// a running etcd, or by a restore that is still at work.
+	// ErrInUse: this process or another has locked the file or the target: a
+	// running etcd, or a Save or a restore that still runs.
 	ErrInUse = fault.ErrInUse
 	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
 	ErrConfig = fault.ErrConfig
 )
 
 // Error is the type of every error that this package returns. Op is the call
-// ("save", "status", "verify", "restore"), Path the snapshot file that it was
-// given, empty where there is none. Err is what went wrong, with the path where
-// that is another; [errors.Is] and [errors.As] see through to it.
+// ("save", "status", "verify", "restore"). Path is the snapshot file of the call,
+// empty if there is none. Err is the cause, with its path if that is another file;
+// [errors.Is] and [errors.As] match it.
 type Error struct {
 	Op   string
 	Path string
