@@ -13,32 +13,29 @@ import (
 	"google.golang.org/grpc/backoff"
 )
 
-// What the connection of a Save asks for unless the caller's Config asks for
-// something else.
+// Defaults of the connection, unless the caller's Config sets something else.
 const (
-	// windowSize is how many bytes the server may send ahead of what has been
-	// read. It is as much as gRPC grows its windows to by itself, so that no
-	// link becomes slower than it would be without.
+	// windowSize is how many bytes the server may send before they are read.
+	// gRPC grows its own windows to the same size, so no link becomes slower.
 	windowSize = 16 << 20
 	// readBuffer is how many bytes are read from the socket at a time.
 	readBuffer = 256 << 10
-	// maxMessage is how many bytes a message may have. Servers send 32 KiB;
-	// one that sends more than this must not fill the memory.
+	// maxMessage is how many bytes a message may have. Servers send 32 KiB. The
+	// limit keeps a server from filling the memory.
 	maxMessage = 64 << 20
 	// attemptTimeout is how long one attempt to connect may take, as in gRPC.
 	attemptTimeout = 20 * time.Second
-	// attempts is how many attempts the time for a connection must be
-	// enough for: one that hangs is made again.
+	// attempts is how many attempts fit into the connect timeout, so that one
+	// that hangs is repeated.
 	attempts = 3
 )
 
-// connectBackoff is the wait between attempts to connect. That of gRPC begins with
-// a second and grows to two minutes: a server that comes back would be found
-// too late.
+// connectBackoff is the wait between attempts to connect. gRPC's own grows from a
+// second to two minutes, which is too slow to notice a server that comes back.
 var connectBackoff = backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
-// newClient returns a client for one stream. It has no life of its own: a
-// login that waits ends with the context of watch, and the client does.
+// newClient returns a client for one stream. The client, and a login that waits,
+// end with the context of watch.
 func newClient(watch *watchdog, cfg clientv3.Config, lg *zap.Logger) (*clientv3.Client, error) {
 	if cfg.Context == nil {
 		cfg.Context = context.Background()
@@ -59,15 +56,15 @@ func newClient(watch *watchdog, cfg clientv3.Config, lg *zap.Logger) (*clientv3.
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: connectBackoff, MinConnectTimeout: watch.attemptTime()}),
 	}, watch.dialOptions(cfg), cfg.DialOptions)
 	client, err := clientv3.New(cfg)
-	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // that of the login
+	if errors.Is(err, context.DeadlineExceeded) && base.Err() == nil { // the login timed out
 		err = watch.timedOut(cfg.DialTimeout, err)
 	}
 	return client, err
 }
 
-// openSnapshot starts the stream as etcd's client does: with its limits on
-// messages, with a login and with retries until the first message has come. It
-// shows those call options only to a MaintenanceClient, so streamTap is one.
+// openSnapshot starts the stream as etcd's client does: with its message limits,
+// its login, and its retries until the first message arrives. The client passes
+// these call options only to a MaintenanceClient, so streamTap is one.
 func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStream, error) {
 	tap := streamTap{MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
 	_, _ = clientv3.NewMaintenanceFromMaintenanceClient(&tap, client).SnapshotWithVersion(ctx)
@@ -77,7 +74,7 @@ func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStre
 	return tap.stream, tap.err
 }
 
-// streamTap keeps the stream, which etcd's client would pump through a pipe.
+// streamTap keeps the stream, which etcd's client would copy through a pipe.
 type streamTap struct {
 	pb.MaintenanceClient
 	stream grpc.ClientStream

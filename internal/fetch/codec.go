@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// snapshotCodec decodes a SnapshotResponse into a chunk without copying its
-// blob, which protobuf copies twice. Everything else is left to protobuf.
+// snapshotCodec decodes a SnapshotResponse into a chunk without copying its blob,
+// which protobuf copies twice. Protobuf decodes everything else.
 type snapshotCodec struct {
 	encoding.CodecV2
 }
@@ -32,7 +32,7 @@ func (c snapshotCodec) Unmarshal(data mem.BufferSlice, v any) error {
 // chunk is one message of the stream. Its blob lies in buffers that belong to
 // gRPC until the next decode or release.
 type chunk struct {
-	remaining uint64 // bytes that the server says are still to come
+	remaining uint64 // bytes that follow, as the server announces
 	version   string // storage version of the server
 	blob      mem.Reader
 	size      int   // bytes of the blob
@@ -110,12 +110,12 @@ func (c *chunk) decode(data mem.BufferSlice) error {
 	return nil
 }
 
-// read fills p with the next bytes of the blob, which has as many.
+// read fills p with the next bytes of the blob. They must be there.
 func (c *chunk) read(p []byte) {
 	_, _ = io.ReadFull(&c.blob, p)
 }
 
-// release gives the buffers of the blob back.
+// release returns the buffers of the blob to gRPC.
 func (c *chunk) release() {
 	_ = c.blob.Close()
 }

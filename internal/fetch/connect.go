@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// How far an attempt to connect had come when its time was over.
+// How far an attempt to connect got before it timed out.
 var (
 	errLookingUp   = errors.New("the look-up of the host name was not answered")
 	errDialing     = errors.New("the TCP connection was not answered")
@@ -31,21 +31,20 @@ var (
 	errLost        = errors.New("the connection was lost before the server sent anything")
 )
 
-// dialOptions let the watch see each step of an attempt to connect. A dialer or
-// credentials among the options of the caller take the place of these; the
-// reason is then what gRPC says.
+// dialOptions report each step of an attempt to connect to the watchdog. A dialer
+// or credentials in the caller's options replace them; then gRPC gives the reason.
 func (w *watchdog) dialOptions(cfg clientv3.Config) []grpc.DialOption {
 	opts := []grpc.DialOption{
 		grpc.WithStatsHandler(connectionStats{watch: w}),
 		grpc.WithTransportCredentials(watchedCredentials{transportCredentials(cfg), w}),
 	}
-	if !proxied(cfg.Endpoints[0]) { // gRPC's own dialer knows proxies
+	if !proxied(cfg.Endpoints[0]) { // gRPC's own dialer supports proxies
 		opts = append(opts, grpc.WithContextDialer(w.dial))
 	}
 	return opts
 }
 
-// transportCredentials are those that etcd's client takes for the endpoint.
+// transportCredentials are the ones that etcd's client uses for the endpoint.
 func transportCredentials(cfg clientv3.Config) credentials.TransportCredentials {
 	switch endpointScheme(cfg.Endpoints[0]) {
 	case "http":
@@ -59,12 +58,12 @@ func transportCredentials(cfg clientv3.Config) credentials.TransportCredentials 
 	return credentials.NewTLS(markRefusals(cfg.TLS))
 }
 
-// refusedError is what a callback of the caller has against the server.
+// refusedError is the error of a TLS callback of the caller.
 type refusedError struct{ error }
 
 func (e *refusedError) Unwrap() error { return e.error }
 
-// markRefusals returns cfg with callbacks whose errors are refusals.
+// markRefusals returns cfg with callbacks whose errors are a refusedError.
 func markRefusals(cfg *tls.Config) *tls.Config {
 	if cfg == nil {
 		return nil
@@ -85,7 +84,7 @@ func markRefusals(cfg *tls.Config) *tls.Config {
 	return marked
 }
 
-// endpointScheme is empty for an endpoint without one.
+// endpointScheme returns the scheme of a URL, or "" if there is none.
 func endpointScheme(endpoint string) string {
 	if strings.HasPrefix(endpoint, "unixs:") {
 		return "unixs"
@@ -109,19 +108,19 @@ func proxied(endpoint string) bool {
 	return err == nil && proxy != nil
 }
 
-// dial does what gRPC does without a dialer, and tells how it ends.
+// dial does what gRPC does without a dialer, and reports how it ends.
 func (w *watchdog) dial(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := w.dialAny(ctx, address)
 	if err != nil {
 		w.failed(err)
 		return nil, err
 	}
-	w.attempt(nil, false) // credentials of the caller's tell nothing
+	w.attempt(nil, false) // the caller's own credentials report nothing
 	return conn, nil
 }
 
 func (w *watchdog) dialAny(ctx context.Context, address string) (net.Conn, error) {
-	// Keep-alives are on, as often as the system sends them.
+	// Keep-alives are on, at the system's own interval.
 	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		w.attempt(errDialing, false)
@@ -153,7 +152,7 @@ func (w *watchdog) failed(err error) {
 	case errors.Is(err, io.EOF):
 		reason = errHungUp
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		reason = errors.New(err.Error()) // the time of an attempt is not that of the caller
+		reason = errors.New(err.Error()) // one attempt timed out, not the caller's context
 	}
 	w.attempt(reason, isFinal(err))
 }
@@ -167,13 +166,14 @@ func isFinal(err error) bool {
 	if errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &refused) {
 		return true
 	}
-	// So crypto/tls names what the other side says. A server that cannot read its
-	// own certificate, as while that is replaced, says "internal error".
+	// This is how crypto/tls reports an alert of the other side. A server that
+	// cannot read its own certificate, while someone replaces it, sends "internal
+	// error".
 	var remote *net.OpError
 	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() != "tls: internal error"
 }
 
-// watchedCredentials tell how a handshake ends.
+// watchedCredentials report how a handshake ends.
 type watchedCredentials struct {
 	credentials.TransportCredentials
 	watch *watchdog
@@ -196,8 +196,8 @@ func (c watchedCredentials) Clone() credentials.TransportCredentials {
 	return watchedCredentials{c.TransportCredentials.Clone(), c.watch}
 }
 
-// greetedConn tells why nothing came from a server. One that refuses the
-// certificate of the client says so only after the handshake.
+// greetedConn reports why a server sent nothing. A server that refuses the client
+// certificate reports that only after the handshake.
 type greetedConn struct {
 	net.Conn
 	watch   *watchdog
@@ -219,7 +219,7 @@ func (c *greetedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// connectionStats tells when the first call has gone out on a connection.
+// connectionStats reports the first call on a connection, and its end.
 type connectionStats struct {
 	watch *watchdog
 }

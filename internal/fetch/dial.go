@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// dialDelay is after how long the next address of a host is tried beside those
-// before it, as RFC 8305 recommends.
+// dialDelay is how long to wait before dialing the next address of a host as well,
+// as RFC 8305 recommends.
 const dialDelay = 250 * time.Millisecond
 
-// dialFirst connects to the first of the addresses that answers. Each has a short
-// start on the next one, so a dead one does not use up the time of the others.
+// dialFirst connects to the first address that answers. It dials each one shortly
+// after the one before, so a dead address does not use up the time of the others.
 func dialFirst(ctx context.Context, dialer *net.Dialer, addresses []string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -28,10 +28,10 @@ type receiver struct {
 	version   string // storage version of the server
 }
 
-// receive writes the snapshot to w. The last block, with the trailer in it, is
-// written when the stream has come to a good end and the digest has matched.
-// Once the context has ended nothing is written: gRPC still hands over what it
-// has received before.
+// receive writes the snapshot to w. It writes the last block, with the trailer in
+// it, when the stream has ended well and the checksum matches. It writes nothing
+// after the context has ended, although gRPC still delivers what it received
+// before.
 func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	blocks := trailer.NewBlockWriter(w)
 	defer blocks.Close()
@@ -71,7 +71,7 @@ func (r *receiver) receive(w io.Writer) (trailer.Digest, error) {
 	return digest, nil
 }
 
-// ended is the error where the context has ended.
+// ended returns an error if the context has ended.
 func (r *receiver) ended() error {
 	if err := r.watch.ctx.Err(); err != nil {
 		return r.interrupted(err, nil)
@@ -100,7 +100,7 @@ func (r *receiver) take(msg *chunk, blocks *trailer.BlockWriter) error {
 		msg.read(space[:n])
 		rest -= n
 		r.got += int64(n)
-		// The block that completes the database waits for the digest.
+		// The block that completes the database waits for the checksum.
 		if blocks.Filled(n) && r.got < r.total {
 			if err := r.flush(blocks); err != nil {
 				return err
@@ -110,9 +110,9 @@ func (r *receiver) take(msg *chunk, blocks *trailer.BlockWriter) error {
 	return nil
 }
 
-// announce notes how much the server means to send. A message that says nothing
-// is no announcement: from a server that cannot read its own database, nothing
-// else follows.
+// announce notes how many bytes the server announces. A message without any number
+// is no announcement: a server that cannot read its own database sends nothing
+// else.
 func (r *receiver) announce(msg *chunk) error {
 	if msg.size == 0 && msg.remaining == 0 {
 		return nil
@@ -132,7 +132,7 @@ func (r *receiver) announce(msg *chunk) error {
 	return nil
 }
 
-// flush writes a block while the clock stands still: a slow writer is not a
+// flush writes a block. The stall clock is paused meanwhile: a slow writer is not a
 // silent server.
 func (r *receiver) flush(blocks *trailer.BlockWriter) error {
 	if err := r.ended(); err != nil {
@@ -145,7 +145,7 @@ func (r *receiver) flush(blocks *trailer.BlockWriter) error {
 	return err
 }
 
-// complete says whether a stream that ended well has brought everything.
+// complete returns an error if a stream that ended well has not sent everything.
 func (r *receiver) complete() error {
 	switch {
 	case !r.announced:
@@ -165,8 +165,8 @@ func (r *receiver) truncated() error {
 	return fmt.Errorf("%w: got %d bytes of %d announced", fault.ErrTruncated, r.got, r.total)
 }
 
-// interrupted says why a stream ended badly. gRPC tells of a malformed message
-// only in words.
+// interrupted explains why a stream ended badly. gRPC reports a malformed message
+// only as text.
 func (r *receiver) interrupted(err, malformed error) error {
 	if malformed != nil && r.watch.ctx.Err() == nil {
 		return fmt.Errorf("%w: after %d bytes: %w", fault.ErrCorrupt, r.got, malformed)

@@ -15,27 +15,27 @@ import (
 	"etcd.example/snapshot/internal/fault"
 )
 
-// watchdog ends the context of a Save when no connection comes about in time,
-// and from then on when the server is silent for too long. Its methods may be
-// called by several goroutines: gRPC connects on one of its own.
+// watchdog ends the context of a Save when there is no connection within the
+// connect timeout, and after that when the server sends nothing for the stall
+// timeout. It is safe for concurrent use: gRPC connects on a goroutine of its own.
 type watchdog struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	endpoint string
-	connect  time.Duration // that a connection may take; 0 or less: any time
-	stall    time.Duration // that the server may be silent; 0 or less: any time
+	connect  time.Duration // connect timeout; 0 or less: none
+	stall    time.Duration // stall timeout; 0 or less: none
 
 	mu         sync.Mutex
-	connecting *time.Timer // nil: any time
-	silence    *time.Timer // nil: any time, or not connected
+	connecting *time.Timer // nil: no connect timeout
+	silence    *time.Timer // nil: no stall timeout, or not connected
 	connected  bool
 	reached    bool  // there was a connection
 	received   bool  // bytes have come
-	reason     error // why there is no connection, as far as it is known
+	reason     error // why there is no connection, if known
 	paused     bool
 	deadline   time.Time     // of the server, while not paused
 	left       time.Duration // until the deadline, while paused
-	verdict    error         // why the watch has ended the context, if it was the first
+	verdict    error         // why the watchdog ended the context, if it was the first to
 }
 
 // newWatchdog starts to wait for a connection. end must be called.
@@ -73,20 +73,20 @@ func (w *watchdog) unreachable() {
 	}
 }
 
-// noConnection is the error where there is none after all. mu is held.
+// noConnection is the [fault.ErrUnreachable] with the reason. mu is held.
 func (w *watchdog) noConnection(what string) error {
-	if w.reason == nil { // explain has gRPC's own words for it
+	if w.reason == nil { // explain adds gRPC's text
 		return fmt.Errorf("%w: %s", fault.ErrUnreachable, what)
 	}
 	return fmt.Errorf("%w: %s: %w", fault.ErrUnreachable, what, w.reason)
 }
 
-// attempt notes how far an attempt to connect has come, or why it has failed. A
-// failure that no other attempt can mend ends the wait.
+// attempt notes how far an attempt to connect has come, or why it failed. After a
+// final failure, which another attempt would repeat, the wait ends.
 func (w *watchdog) attempt(reason error, final bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.connected || w.ctx.Err() != nil { // an attempt fails, too, because the wait has ended
+	if w.connected || w.ctx.Err() != nil { // the end of the wait makes attempts fail, too
 		return
 	}
 	w.reason = reason
@@ -95,8 +95,8 @@ func (w *watchdog) attempt(reason error, final bool) {
 	}
 }
 
-// established is for when there is a connection. The clock of the server starts,
-// unless it runs since an earlier one.
+// established is called when there is a connection. It starts the stall clock,
+// unless an earlier connection did.
 func (w *watchdog) established() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,8 +110,8 @@ func (w *watchdog) established() {
 	}
 }
 
-// lost is for when a connection has ended. Until bytes have come etcd's client
-// makes another, which has to come about in time as well.
+// lost is called when a connection has ended. Until the first byte, etcd's client
+// connects again, and the connect timeout starts anew.
 func (w *watchdog) lost() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -130,7 +130,7 @@ func (w *watchdog) stopConnecting() {
 	}
 }
 
-// timedOut is the error where the login took longer than it may.
+// timedOut is the error of a login that took longer than limit.
 func (w *watchdog) timedOut(limit time.Duration, err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,7 +140,7 @@ func (w *watchdog) timedOut(limit time.Duration, err error) error {
 	return fmt.Errorf("%w: the login was not answered within the DialTimeout of %v: %w", fault.ErrStalled, limit, err)
 }
 
-// pause stops the clock while it is not the server that is waited for.
+// pause stops the stall clock while Save does not wait for the server.
 func (w *watchdog) pause() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -148,14 +148,14 @@ func (w *watchdog) pause() {
 	w.left = time.Until(w.deadline)
 }
 
-// resume lets the clock go on where it was paused.
+// resume continues the stall clock where it was paused.
 func (w *watchdog) resume() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.start(w.left)
 }
 
-// restart is for when bytes have come.
+// restart is called when bytes arrive. It starts the stall clock anew.
 func (w *watchdog) restart() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -172,7 +172,7 @@ func (w *watchdog) end() {
 	w.cancel(nil)
 }
 
-// halt stops the clock of the server. mu is held.
+// halt stops the stall clock. mu is held.
 func (w *watchdog) halt() {
 	w.paused = true
 	if w.silence != nil {
@@ -180,7 +180,7 @@ func (w *watchdog) halt() {
 	}
 }
 
-// start gives the server so much time. mu is held.
+// start lets the server be silent for d. mu is held.
 func (w *watchdog) start(d time.Duration) {
 	if w.stall <= 0 {
 		return
@@ -193,8 +193,8 @@ func (w *watchdog) start(d time.Duration) {
 	w.silence.Reset(d)
 }
 
-// stalled is called when the time of the server is over, unless it has been
-// given more at that very moment.
+// stalled is called when the stall timeout is over. It does nothing if bytes
+// arrived at that very moment.
 func (w *watchdog) stalled() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -203,9 +203,8 @@ func (w *watchdog) stalled() {
 	}
 }
 
-// explain says why the client or the stream failed with err: because there was
-// no connection, because the server stalled, because the caller's context
-// ended, or because of the server.
+// explain returns why the client or the stream failed with err: no connection, a
+// stalled server, the end of the caller's context, or an error of the server.
 func (w *watchdog) explain(err error) error {
 	if w.ctx.Err() == nil {
 		return serverError(w.ctx, err)
@@ -224,13 +223,13 @@ func (w *watchdog) explain(err error) error {
 		return fmt.Errorf("%w: %s: %s", cause, w.endpoint, w.reason.Error())
 	}
 	if detail := status.Convert(err).Message(); !strings.HasPrefix(detail, w.ctx.Err().Error()) {
-		return fmt.Errorf("%w: %s", cause, detail) // gRPC knows, for one, why a connection was lost
+		return fmt.Errorf("%w: %s", cause, detail) // gRPC knows why a connection was lost
 	}
 	return cause
 }
 
-// contextError returns why a context has ended: its error, and the cause that it
-// was given, if that is another.
+// contextError returns the error of a context that has ended, with its cause if
+// that is another.
 func contextError(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	if err != nil && !errors.Is(cause, err) {
@@ -239,14 +238,14 @@ func contextError(ctx context.Context) error {
 	return cause
 }
 
-// serverError gives what etcd answered both of its identities: the one that
-// etcd's client gives it and the gRPC status that it came as.
+// serverError gives an error of etcd both of its identities: that of package
+// rpctypes and its gRPC status.
 func serverError(ctx context.Context, err error) error {
 	var named rpctypes.EtcdError
 	if errors.As(rpctypes.Error(err), &named) {
 		return &namedError{EtcdError: named}
 	}
-	// The server keeps the deadline too, and its clock can be the first.
+	// The server has the deadline too, and its clock may be faster.
 	if _, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}

@@ -1,5 +1,5 @@
-// Package inspect reports what is in a snapshot: one walk over the database
-// answers all questions.
+// Package inspect reports what a snapshot holds. One walk over the database answers
+// all questions.
 package inspect
 
 import (
@@ -22,7 +22,7 @@ type Status struct {
 	Version   string
 }
 
-// File reports what is in the snapshot file at path, and checks the structure of
+// File reports what the snapshot file at path holds, and checks the structure of
 // its database.
 func File(ctx context.Context, path string, report meter.Report) (Status, error) {
 	if err := ctx.Err(); err != nil {
@@ -47,8 +47,7 @@ func File(ctx context.Context, path string, report meter.Report) (Status, error)
 	return status, nil
 }
 
-// Verify compares the checksum of the snapshot file at path while it does what
-// File does, strictly.
+// Verify does what File does, strictly, and compares the checksum at the same time.
 func Verify(ctx context.Context, path string, report meter.Report) (Status, error) {
 	if err := ctx.Err(); err != nil {
 		return Status{}, err
@@ -61,7 +60,8 @@ func Verify(ctx context.Context, path string, report meter.Report) (Status, erro
 	if err := f.RequireTrailer(); err != nil {
 		return Status{}, err
 	}
-	if err := snapfile.RequireDatabase(f, f.Size); err != nil && !errors.Is(err, fault.ErrByteOrder) { // which has a checksum to compare
+	// A database of the other byte order still has a checksum to compare.
+	if err := snapfile.RequireDatabase(f, f.Size); err != nil && !errors.Is(err, fault.ErrByteOrder) {
 		return Status{}, err
 	}
 	defer boltfile.ReadAhead(ctx, f.File, f.Size)()

@@ -37,7 +37,7 @@ func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
 		v.add(l.Data())
 		return nil
 	}
-	for i := range l.Len() { // of a nested bucket only the name counts
+	for i := range l.Len() { // the hash has only the name of a nested bucket
 		v.add(l.Key(i))
 		if !l.IsBucket(i) {
 			v.add(l.Value(i))
@@ -48,7 +48,7 @@ func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
 
 func (v *pieceVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader) error {
 	v.add(key)
-	if value == nil { // of a nested bucket only the name counts
+	if value == nil { // the hash has only the name of a nested bucket
 		return nil
 	}
 	buf := make([]byte, min(value.Size(), largeBuffer)+1)
@@ -92,7 +92,7 @@ func (v *metaVisitor) Large(page boltfile.Pgid, key []byte, value *io.SectionRea
 	return v.pieceVisitor.Large(page, key, value)
 }
 
-// maxVersion is how many bytes a version may have in a page too large to be
+// maxVersion is how many bytes a version may have on a page that is too large to be
 // held in memory.
 const maxVersion = 1 << 10
 
@@ -100,7 +100,7 @@ func (v *metaVisitor) record(key, value []byte) {
 	if string(key) != schema.MetaStorageVersion {
 		return
 	}
-	// What is no version counts as none, as etcd has it.
+	// Like etcd, ignore what is not a version.
 	if version, err := semver.NewVersion(string(value)); err == nil {
 		v.walk.version = version.String()
 	}
@@ -178,8 +178,8 @@ func (v *keyVisitor) revision(key []byte) (keyspace.Revision, error) {
 	return revision, nil
 }
 
-// agree checks that a record has the mod revision that its key tells. A
-// tombstone has none, and neither has the empty record of a revision bump.
+// agree checks that a record has the mod revision of its key. A tombstone has none,
+// and neither has the empty record of a revision bump.
 func (v *keyVisitor) agree(revision keyspace.Revision, modRevision int64, empty bool) error {
 	if !v.walk.strict || revision.Tombstone || empty || modRevision == revision.Main {
 		return nil

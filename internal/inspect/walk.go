@@ -62,7 +62,7 @@ func Database(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan 
 	}, nil
 }
 
-// visit makes the visitor of a piece. It is called by several goroutines.
+// visit creates the visitor of a piece. Several goroutines call it.
 func (w *walk) visit(b boltfile.Bucket, piece int) boltfile.Visitor {
 	v := &pieceVisitor{walk: w, number: piece}
 	w.mu.Lock()
@@ -102,8 +102,8 @@ func (w *walk) hash(buckets []boltfile.Bucket) uint32 {
 	return sum
 }
 
-// latest is the main revision of the last entry of the key space. With strict
-// it checks that revisions rise from piece to piece; within each they were.
+// latest is the main revision of the last record of the key space. With strict it
+// checks that revisions rise from piece to piece; the visitors check each piece.
 func (w *walk) latest(buckets []boltfile.Bucket) (int64, error) {
 	var last keyspace.Revision
 	found := false

@@ -13,13 +13,12 @@ const (
 	Publish  Phase = "publish"
 )
 
-// Report is told how many bytes of a phase are done, and how many there are: 0
-// where that is not known.
+// Report gets the bytes of a phase so far, and its total: 0 if that is unknown.
 type Report func(phase Phase, done, total int64)
 
-// Meter adds up the bytes of one phase and reports them, but not for every few.
-// It belongs to the goroutine of the caller, to whom a report may panic. A nil
-// Meter does nothing.
+// Meter adds up the bytes of one phase and reports them, at most once a mebibyte.
+// It is for the caller's goroutine, where a report may panic. A nil Meter does
+// nothing.
 type Meter struct {
 	report      Report
 	phase       Phase
@@ -29,8 +28,8 @@ type Meter struct {
 
 const minStep = 1 << 20
 
-// Start reports that a phase of total bytes begins, and returns its meter. A nil
-// report gets none.
+// Start reports that a phase of total bytes begins, and returns its Meter, nil for a
+// nil Report.
 func (report Report) Start(phase Phase, total int64) *Meter {
 	if report == nil {
 		return nil

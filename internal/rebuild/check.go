@@ -9,9 +9,9 @@ import (
 	"etcd.example/snapshot/internal/meter"
 )
 
-// check checks every page in use of the copy while its checksum is computed. It
-// waits for that and for the disk, so that the sync at the end, which cannot be
-// cancelled, has little left to do.
+// check checks every page in use of the copy while its checksum is computed. Then
+// it waits for the checksum, and for the disk: the sync at the end, which cannot be
+// cancelled, shall have little to do.
 func (s *staging) check(ctx context.Context) error {
 	err := s.scan(ctx)
 	if err := fault.Join(s.source.settle(), err); err != nil {
@@ -24,7 +24,7 @@ func (s *staging) scan(ctx context.Context) (err error) {
 	var scan boltfile.Options
 	if s.source.hashing() {
 		scan.Workers = boltfile.AllButOne()
-	} else { // a reflink was not in memory
+	} else { // a reflink may not be in the page cache
 		defer boltfile.ReadAhead(ctx, s.file, s.size)()
 	}
 	m := s.Report.Start(meter.Check, s.size)

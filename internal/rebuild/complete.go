@@ -12,7 +12,7 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-// complete writes the files that the new cluster starts from beside its database.
+// complete writes what the new cluster needs beside its database: WAL and .snap.
 func (s *staging) complete(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (s *staging) writeWAL(f durable.File) error {
 	return w.Flush()
 }
 
-// write creates a file, has fill write it, and closes it.
+// write creates a file, fills it, and closes it.
 func (s *staging) write(path string, fill func(durable.File) error) (err error) {
 	f, err := s.create(path)
 	if err != nil {

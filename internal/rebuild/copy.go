@@ -18,21 +18,22 @@ import (
 
 // source is where the database comes from.
 type source interface {
-	// total is how many bytes copyTo will copy, 0 where that is not known.
+	// total is the size of the snapshot in bytes, 0 if unknown.
 	total() int64
 	// copyTo copies the database to f, without its trailer, and returns its size
 	// in bytes.
 	copyTo(ctx context.Context, f durable.File, m *meter.Meter) (int64, error)
 	// hashing reports whether a processor is still busy with the checksum.
 	hashing() bool
-	// settle waits for what goes on after copyTo, the checksum and the start of
-	// the write-back, and returns what went wrong.
+	// settle waits for what continues after copyTo, the checksum and the start of
+	// write-back, and returns the first error.
 	settle() error
-	// stop ends what goes on, at any time. It can be called again.
+	// stop ends what still runs. It can be called at any time, and again.
 	stop()
 }
 
-// copy copies the database into the staging. Its checksum may still be under way.
+// copy copies the database into the staging. On return its checksum may be
+// unfinished.
 func (s *staging) copy(ctx context.Context) (err error) {
 	if s.file, err = s.create(filepath.Join(s.snapDir, "db")); err != nil {
 		return err
@@ -41,11 +42,11 @@ func (s *staging) copy(ctx context.Context) (err error) {
 	return err
 }
 
-// copyBuffer is how many bytes are read at a time where the kernel cannot copy.
+// copyBuffer is how many bytes are read at a time if the kernel cannot copy.
 const copyBuffer = 1 << 20
 
-// fileSource copies a snapshot file. The kernel copies on one processor while
-// what it has written is read back and hashed on another:
+// fileSource copies a snapshot file. The kernel copies on one processor; another
+// reads the copy back and hashes it:
 //
 //	file ── copyTo ──> dst ──┬──> start write-back ──────────┐
 //	  │                      └──> read back, hash ──┐        ├──> settle
@@ -102,7 +103,7 @@ func (s *fileSource) settle() error {
 
 func (s *fileSource) stop() {
 	if s.followers != nil {
-		_ = s.followers.fail(context.Canceled) // the call has ended with an error, or with settle
+		_ = s.followers.fail(context.Canceled) // whoever stops it has an error already
 	}
 }
 

@@ -32,8 +32,8 @@ func (s *staging) edit(ctx context.Context) error {
 	return s.closeDatabase(nil)
 }
 
-// requireBump refuses the bump of a revision that has no space for it before
-// anything is copied. What else is wrong is for the check of the copy to report.
+// requireBump refuses a revision bump that does not fit, before anything is copied.
+// It ignores all other errors: the check of the copy reports those.
 func requireBump(ctx context.Context, f *snapfile.File, changes bootstrap.Changes) error {
 	db, err := boltfile.Open(f, f.Size)
 	if err != nil {

@@ -6,15 +6,15 @@ import (
 	"sync/atomic"
 )
 
-// followers work on what has been copied, each on a goroutine of its own:
+// followers work on the bytes that have been copied, each on its own goroutine:
 //
 //	advance(end) ──┬──> do(0, end), do(end, later), …
 //	               └──> do(0, end), …
 //	wait  <────────┴─── everything is done, or the first error
 //
-// Copying never waits for them. The first error, of the copy or of a follower,
-// ends the context of all. One goroutine calls the methods; wait or fail must be
-// called.
+// Copying never waits for them. The first error, of the copy or of a follower, ends
+// the context of all. The methods are for one goroutine, which must call wait or
+// fail.
 type followers struct {
 	caller context.Context
 	ctx    context.Context // of the copy and of the followers
@@ -24,8 +24,7 @@ type followers struct {
 	err    error
 }
 
-// follow starts a follower for each do, which is called with one range after the
-// other.
+// follow starts a follower for each do, and calls it with consecutive ranges.
 func follow(caller context.Context, do ...func(ctx context.Context, from, to int64) error) *followers {
 	f := &followers{caller: caller}
 	f.ctx, f.cancel = context.WithCancelCause(caller)
@@ -34,26 +33,26 @@ func follow(caller context.Context, do ...func(ctx context.Context, from, to int
 		f.all = append(f.all, each)
 		go each.run(func(from, to int64) {
 			if err := do(f.ctx, from, to); err != nil {
-				f.cancel(err) // and do returns at once from now on
+				f.cancel(err) // from now on do returns at once
 			}
 		})
 	}
 	return f
 }
 
-// advance tells the followers up to where copying has come.
+// advance tells the followers where the copied bytes end.
 func (f *followers) advance(end int64) {
 	for _, each := range f.all {
 		each.end.Store(end)
 		select {
 		case each.wake <- struct{}{}:
-		default: // it will look
+		default: // it has yet to look
 		}
 	}
 }
 
-// wait waits until everything up to the last advance is done, and returns the
-// first error; where the caller's context has ended, its error.
+// wait waits until the followers have done everything up to the last advance. It
+// returns the error of the caller's context, or else the first error.
 func (f *followers) wait() error {
 	f.once.Do(func() {
 		for _, each := range f.all {
@@ -75,8 +74,8 @@ func (f *followers) fail(err error) error {
 }
 
 type follower struct {
-	end  atomic.Int64  // up to where copying has come
-	wake chan struct{} // holds one when that has changed
+	end  atomic.Int64  // of the copied bytes
+	wake chan struct{} // holds one value when end has changed
 	done chan struct{}
 }
 

@@ -12,8 +12,8 @@ import (
 	"etcd.example/snapshot/internal/fault"
 )
 
-// resolvePaths fills in the paths of p. It looks at what is there, to find out
-// which path is inside of which, and changes nothing.
+// resolvePaths fills in the paths of p. It reads the file system to find out which
+// path is inside which, and changes nothing.
 func (cfg Config) resolvePaths(fsys durable.FS, p *plan) error {
 	dataDir := cfg.OutputDataDir
 	if dataDir == "" {
@@ -59,8 +59,8 @@ func (cfg Config) resolvePaths(fsys durable.FS, p *plan) error {
 	if os.IsPathSeparator(cfg.SnapshotPath[len(cfg.SnapshotPath)-1]) {
 		return invalid("SnapshotPath %q names no file", cfg.SnapshotPath)
 	}
-	// Where opening it leads to, also with ".." after a symbolic link. Of the
-	// directories etcd takes such dots away first, and so does locate.
+	// A ".." after a symbolic link counts as the system counts it when it opens
+	// the file. In directories etcd removes such dots first, as locate does.
 	path, err := durable.Abs(fsys, cfg.SnapshotPath)
 	if err != nil {
 		return fmt.Errorf("SnapshotPath %q: %w", cfg.SnapshotPath, err)
@@ -83,8 +83,8 @@ func (cfg Config) resolvePaths(fsys durable.FS, p *plan) error {
 	return nil
 }
 
-// location is a path, absolute and clean as it was given, and with the symbolic
-// links in it followed as far as it exists.
+// location is a path twice: absolute and clean, and with its symbolic links
+// followed as far as it exists.
 type location struct {
 	abs, real string
 }
@@ -107,8 +107,8 @@ func (l location) join(names ...string) location {
 	return location{abs: filepath.Join(l.abs, rel), real: filepath.Join(l.real, rel)}
 }
 
-// find returns the path of other relative to l, "." if they are the same, and
-// whether other is within l at all.
+// find reports whether other is within l, and its path relative to l, "." if they
+// are the same.
 func (l location) find(fsys durable.FS, other location) (rel string, within bool, err error) {
 	rel, within, err = durable.Within(fsys, l.real, other.real)
 	if err != nil {
@@ -117,8 +117,8 @@ func (l location) find(fsys durable.FS, other location) (rel string, within bool
 	return rel, within, err
 }
 
-// followLinks returns an absolute and clean path without symbolic links. What
-// does not exist yet stays as it is.
+// followLinks returns an absolute and clean path without symbolic links. The
+// part that does not exist yet stays as it is.
 func followLinks(fsys durable.FS, path string) (string, error) {
 	for existing := path; ; existing = filepath.Dir(existing) {
 		followed, err := fsys.EvalSymlinks(existing)

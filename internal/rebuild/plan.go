@@ -16,21 +16,19 @@ import (
 )
 
 // resolveTimeout bounds the look-up of host names when peer URLs differ in text.
-// netutil tries again all that time.
+// netutil retries until it is over.
 const resolveTimeout = 10 * time.Second
 
-// maxMmapSize is the largest mapping in bytes that there can be on any platform
-// of etcd.
+// maxMmapSize is the largest mapping in bytes on any platform of etcd.
 const maxMmapSize = 1<<48 - 1
 
-// plan is a Config that has been found valid, with all defaults filled
-// in. All paths are absolute.
+// plan is a valid Config with all defaults filled in. All paths are absolute.
 type plan struct {
-	snapshotPath string // empty where the snapshot comes from a reader
+	snapshotPath string // empty if the snapshot comes from a reader
 	dataDir      string
 	walDir       string
 	// walName is the name of the WAL directory in dataDir's member directory,
-	// empty where the WAL directory is outside of the data directory.
+	// empty if the WAL directory is outside of the data directory.
 	walName string
 
 	cluster *bootstrap.Cluster
@@ -43,10 +41,9 @@ type plan struct {
 // separateWAL reports whether the WAL directory is outside of the data directory.
 func (p *plan) separateWAL() bool { return p.walName == "" }
 
-// resolve checks everything that can be checked without touching the target,
-// and returns what to do. Errors match fault.ErrConfig, except where a path cannot be
-// looked at or the context has ended. With fromReader the snapshot comes from
-// elsewhere than cfg.SnapshotPath.
+// resolve checks everything that can be checked without touching the target.
+// Errors match [fault.ErrConfig], unless a path cannot be read or the context has
+// ended. With fromReader, cfg.SnapshotPath must be empty.
 func (cfg Config) resolve(ctx context.Context, fsys durable.FS, fromReader bool) (*plan, error) {
 	p := &plan{
 		changes:           bootstrap.Changes{RevisionBump: cfg.RevisionBump, DropAlarms: cfg.DropAlarms},
@@ -88,7 +85,7 @@ func (cfg Config) resolveMembers() (types.URLsMap, error) {
 	if cfg.Name == "" {
 		return nil, invalid("Name is empty")
 	}
-	if !utf8.ValidString(cfg.InitialCluster) { // no etcd could tell the others its name
+	if !utf8.ValidString(cfg.InitialCluster) { // no etcd could send its name to the others
 		return nil, invalid("InitialCluster %q is not UTF-8", cfg.InitialCluster)
 	}
 	members, err := types.NewURLsMap(cfg.InitialCluster)
@@ -113,9 +110,9 @@ func (cfg Config) resolveMembers() (types.URLsMap, error) {
 	return members, nil
 }
 
-// checkPeerURLs compares PeerURLs with those that InitialCluster gives for Name,
-// as etcd does: the network is used only where their texts differ, and for no
-// longer than timeout.
+// checkPeerURLs compares PeerURLs with the ones that InitialCluster lists for Name,
+// as etcd does: it resolves host names only if the texts differ, for at most
+// timeout.
 func (cfg Config) checkPeerURLs(ctx context.Context, want types.URLs, timeout time.Duration) error {
 	got, err := types.NewURLs(cfg.PeerURLs)
 	if err != nil {

@@ -6,10 +6,11 @@ import (
 	"etcd.example/snapshot/internal/meter"
 )
 
-// publish makes the data directory visible. It is no longer cancelled.
+// publish makes the staged directory the data directory: the moment at which a
+// restore becomes visible. From here on it can no longer be cancelled.
 func (s *staging) publish(ctx context.Context) error {
 	m := s.Report.Start(meter.Publish, 1)
-	if err := ctx.Err(); err != nil { // also from the report just now
+	if err := ctx.Err(); err != nil { // the report may have ended it
 		return err
 	}
 	if err := s.target.Commit(); err != nil {

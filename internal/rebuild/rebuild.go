@@ -1,10 +1,11 @@
-// Package rebuild makes a data directory out of a snapshot.
+// Package rebuild is the restore pipeline: it creates a data directory from a
+// snapshot.
 //
 //	plan ──> stage ──> copy ──> check ──> edit ──> complete ──> publish
 //	                      └─ checksum ─┘
 //
-// Everything from stage to complete happens out of sight; publish makes the
-// directory visible in one step.
+// From stage to complete everything happens in a hidden directory. publish makes it
+// the data directory in one step.
 package rebuild
 
 import (
@@ -18,7 +19,7 @@ import (
 	"etcd.example/snapshot/internal/snapfile"
 )
 
-// Rebuild is what a restore works with. All fields must be set, but for Report.
+// Rebuild holds what a restore needs besides its Config. All fields must be set, but for Report.
 type Rebuild struct {
 	FS     durable.FS
 	Logger *zap.Logger
@@ -65,8 +66,7 @@ func (r Rebuild) FromReader(ctx context.Context, src io.Reader, cfg Config) erro
 	return r.run(ctx, p, 0, &streamSource{fs: r.FS, reader: src, skipHash: p.skipHashCheck})
 }
 
-// run carries out a plan. size is how many bytes the snapshot has, 0 where that is
-// not known.
+// run carries out a plan. size is the size of the snapshot in bytes, 0 if unknown.
 func (r Rebuild) run(ctx context.Context, p *plan, size int64, src source) (err error) {
 	paths := []zap.Field{
 		zap.String("path", p.snapshotPath), zap.String("data-dir", p.dataDir), zap.String("wal-dir", p.walDir),

@@ -11,12 +11,12 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-// editSlack is how many bytes the database may grow by while it is edited, and
-// what the smaller files need: far more than either.
+// editSlack is an upper bound, in bytes, for what the edit adds to the database and
+// for the smaller files.
 const editSlack = 16 << 20
 
-// checkSpace compares the free space with what the restore needs, as far as both
-// are known.
+// checkSpace compares the free space with the space that the restore needs, as far
+// as both are known.
 func (r Rebuild) checkSpace(p *plan, target *durable.Target, snapshotSize int64) error {
 	data, wal := p.spaceNeeded(snapshotSize)
 	free, err := r.freeSpace(target.TreeDir())
@@ -45,12 +45,12 @@ func (r Rebuild) checkSpace(p *plan, target *durable.Target, snapshotSize int64)
 	return nil
 }
 
-// spaceNeeded returns how many bytes have to be free in the file systems of the
-// data and of the WAL directory for a snapshot of snapshotSize bytes. They add
-// up where both are on the same one; for a WAL inside the data directory wal is
-// 0, and data includes it.
+// spaceNeeded returns how many bytes must be free on the file systems of the data
+// directory and of the WAL directory, for a snapshot of snapshotSize bytes. On one
+// file system the two add up. For a WAL inside the data directory wal is 0, and
+// data includes it.
 func (p *plan) spaceNeeded(snapshotSize int64) (data, wal int64) {
-	// A sparse file can have nearly the largest size there is.
+	// The size of a sparse file can be close to the largest int64.
 	data, wal = min(snapshotSize, math.MaxInt64/2)+editSlack, bootstrap.SegmentSize
 	if !p.separateWAL() {
 		return data + wal, 0
@@ -59,11 +59,11 @@ func (p *plan) spaceNeeded(snapshotSize int64) (data, wal int64) {
 }
 
 func noSpace(dir string, need, free int64) error {
-	return fmt.Errorf("%w: %s needs %d bytes, %d are free", syscall.ENOSPC, dir, need, free)
+	return fmt.Errorf("%w: %s needs %d bytes of space, %d are free", syscall.ENOSPC, dir, need, free)
 }
 
 // freeSpace returns the number of free bytes on the file system of dir, or the
-// largest number if the file system does not tell.
+// largest number if the file system does not report it.
 func (r Rebuild) freeSpace(dir string) (int64, error) {
 	free, err := r.FS.FreeSpace(dir)
 	if errors.Is(err, errors.ErrUnsupported) {

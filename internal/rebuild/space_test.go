@@ -26,7 +26,7 @@ func TestRestoreNeedsSpace(t *testing.T) {
 	cfg.SkipHashCheck = true
 	err := apitest.OnFS(spaceIn{FS: durable.OS, free: 1 << 40}, nil).Restore(cfg)
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Regexp(t, `needs 87\d+ bytes, 1099511627776 are free`, err.Error())
+	require.Regexp(t, `needs 87\d+ bytes of space, 1099511627776 are free`, err.Error())
 	require.NoDirExists(t, cfg.OutputDataDir)
 }
 

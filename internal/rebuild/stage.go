@@ -12,8 +12,8 @@ import (
 
 const fileMode = 0o600
 
-// staging is the data directory while it is built, out of sight. Its files are
-// synced when it is published.
+// staging is the data directory while it is built, in a hidden directory. Its
+// files are synced when it is published.
 type staging struct {
 	Rebuild
 	plan   *plan
@@ -29,8 +29,8 @@ type staging struct {
 	buckets []boltfile.Bucket
 }
 
-// stage creates the directories, if there is space for what goes into them.
-// cleanUp must be called.
+// stage creates the directories, if there is enough space. The caller must call
+// cleanUp.
 func (r Rebuild) stage(p *plan, size int64, src source) (*staging, error) {
 	cfg := durable.TargetConfig{Dir: p.dataDir, AllowEmptyDir: p.allowEmptyDataDir}
 	if p.separateWAL() {
@@ -65,7 +65,7 @@ func (s *staging) makeDirs(size int64) error {
 	return nil
 }
 
-// create opens a file that did not exist.
+// create creates a file. It is an error if the file exists.
 func (s *staging) create(path string) (durable.File, error) {
 	return s.FS.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 }
@@ -80,7 +80,8 @@ func (s *staging) closeDatabase(err error) error {
 	return errors.Join(err, f.Close())
 }
 
-// cleanUp ends everything after err, and removes what was not published.
+// cleanUp stops what still runs, removes what was not published, and returns err
+// with the errors of that.
 func (s *staging) cleanUp(err error) error {
 	s.source.stop()
 	err = s.closeDatabase(err)

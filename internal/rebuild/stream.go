@@ -13,12 +13,11 @@ import (
 	"etcd.example/snapshot/internal/trailer"
 )
 
-// maxEmptyReads is after how many reads without a byte or an error a reader is
-// given up.
+// maxEmptyReads is how many reads in a row may return neither a byte nor an error.
 const maxEmptyReads = 100
 
-// streamSource copies a snapshot from a reader, and cuts its trailer off. All is
-// done when copyTo returns.
+// streamSource copies a snapshot from a reader, and cuts its trailer off. Nothing
+// continues after copyTo.
 type streamSource struct {
 	fs       durable.FS
 	reader   io.Reader
@@ -60,8 +59,8 @@ func (s *streamSource) copyTo(ctx context.Context, dst durable.File, m *meter.Me
 	return digest.Size, nil
 }
 
-// read passes everything to blocks, up to the end of the reader. What is no
-// database is refused after its first block.
+// read passes everything to blocks, up to the end of the reader. It refuses a
+// stream that is not a database after the first block.
 func (s *streamSource) read(ctx context.Context, blocks *trailer.BlockWriter, m *meter.Meter) error {
 	for empty, begun := 0, false; ; {
 		if err := ctx.Err(); err != nil {
@@ -73,7 +72,7 @@ func (s *streamSource) read(ctx context.Context, blocks *trailer.BlockWriter, m 
 			return fmt.Errorf("read snapshot: a reader returned %d bytes for %d", n, len(space))
 		}
 		m.Add(int64(n))
-		if err := ctx.Err(); err != nil { // nothing is written any more
+		if err := ctx.Err(); err != nil { // write nothing more
 			return err
 		}
 		if blocks.Filled(n) {
@@ -87,7 +86,7 @@ func (s *streamSource) read(ctx context.Context, blocks *trailer.BlockWriter, m 
 				return err
 			}
 		}
-		if err == io.EOF { // and no error that wraps it
+		if err == io.EOF { // not an error that wraps it
 			return nil
 		}
 		if err != nil {

@@ -1,6 +1,5 @@
-// Package snapfile opens snapshot files and tells them apart from everything that
-// is none: a file without its checksum, cut off, of the other byte order, or of
-// another kind altogether.
+// Package snapfile opens snapshot files. It recognizes a file that lacks its
+// checksum, is cut off, has the other byte order, or is not a snapshot at all.
 package snapfile
 
 import (
@@ -23,7 +22,7 @@ type File struct {
 }
 
 // Open opens the file at path, following symbolic links. It must be closed. A
-// file that a running etcd holds is a [fault.ErrInUse] at once; a path that is no
+// file that a running etcd holds is a [fault.ErrInUse] at once; a path that is not a
 // regular file is a [boltfile.ErrNotRegular].
 func Open(path string) (*File, error) {
 	f, size, err := boltfile.OpenFile(path)
@@ -45,7 +44,7 @@ func (f *File) TotalSize() int64 {
 	return f.Size
 }
 
-// Close gives up the lock and closes the file.
+// Close releases the lock and closes the file.
 func (f *File) Close() error { return boltfile.CloseFile(f.File) }
 
 // RequireTrailer returns a [fault.ErrNoTrailer] if the file does not end in a
@@ -57,8 +56,8 @@ func (f *File) RequireTrailer() error {
 	return NoTrailer("file", f, f.Size)
 }
 
-// RequireDatabase returns an error if the size bytes of r are no database at all,
-// or one in the other byte order: its first pages tell both.
+// RequireDatabase returns an error if the size bytes of r are not a database, or
+// have the other byte order. It reads only the first pages.
 func RequireDatabase(r io.ReaderAt, size int64) error {
 	_, err := boltfile.Open(r, size)
 	if errors.As(err, new(*boltfile.NotDatabaseError)) || errors.As(err, new(*boltfile.ByteOrderError)) {
@@ -78,9 +77,9 @@ func NoTrailer(what string, r io.ReaderAt, size int64) error {
 		"which Restore accepts with SkipHashCheck", err)
 }
 
-// Explain adds what the first pages of a database tell to err: that the file ends
-// before the database does, or that it is in the other byte order. If the file is
-// no database at all, that takes the place of err.
+// Explain adds to err what the first pages of a database show: that the file ends
+// before the database does, or that it has the other byte order. If the file is not
+// a database at all, it returns that error instead of err.
 func Explain(err error, r io.ReaderAt, size int64) error {
 	_, open := boltfile.Open(r, size)
 	var short *boltfile.ShortError
