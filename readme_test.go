@@ -287,3 +287,75 @@ func exportedNames(t *testing.T) map[string]bool {
 	}
 	return names
 }
+
+// imports are those of the production packages that from leads to. A path in the
+// library is relative to it. The files of all platforms count.
+func imports(t *testing.T, from string, found map[string][]string) {
+	t.Helper()
+	const library = "etcd.example/snapshot/internal/"
+	files, err := filepath.Glob(filepath.Join(from, "*.go"))
+	require.NoError(t, err)
+	found[from] = nil
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, spec := range file.Imports {
+			name := strings.Trim(spec.Path.Value, `"`)
+			if strings.HasPrefix(name, library) {
+				name = filepath.Join("internal", strings.TrimPrefix(name, library))
+				if _, ok := found[name]; !ok {
+					imports(t, name, found)
+				}
+			}
+			if !slices.Contains(found[from], name) {
+				found[from] = append(found[from], name)
+			}
+		}
+	}
+}
+
+// The diagram of the packages shows their imports, but for those of fault.
+func TestHouse(t *testing.T) {
+	page := readPage(t, "CONTRIBUTING.md")
+	diagram := regexp.MustCompile("(?s)```mermaid\nflowchart TD\n(.*?)```").FindStringSubmatch(page)
+	require.NotNil(t, diagram)
+	var drawn, real []string
+	for line := range strings.Lines(diagram[1]) {
+		from, to, ok := strings.Cut(strings.TrimSpace(line), " --> ")
+		require.True(t, ok, line)
+		for name := range strings.SplitSeq(to, " & ") {
+			drawn = append(drawn, from+" --> "+name)
+		}
+	}
+
+	found := map[string][]string{}
+	imports(t, ".", found)
+	for from, all := range found {
+		if from != "." {
+			require.Contains(t, page, "\n| ["+filepath.ToSlash(from)+"](", "it has no line in the table")
+		}
+		for _, to := range all {
+			if dir, name := filepath.Split(to); filepath.ToSlash(dir) == "internal/" && name != "fault" {
+				real = append(real, strings.Replace(filepath.Base(from), ".", "root", 1)+" --> "+name)
+			}
+		}
+	}
+	require.ElementsMatch(t, real, drawn)
+}
+
+// The library is built without what its tests are made of.
+func TestHouseHasNoServer(t *testing.T) {
+	found := map[string][]string{}
+	imports(t, ".", found)
+	require.Contains(t, found["."], "go.etcd.io/etcd/client/v3")
+	for from, all := range found {
+		for _, to := range all {
+			for _, test := range []string{"internal/snaptest", "internal/systemtest", "go.etcd.io/bbolt", "go.etcd.io/etcd/server/"} {
+				require.False(t, strings.HasPrefix(filepath.ToSlash(to), test), "%s imports %s", from, to)
+			}
+		}
+	}
+}
