@@ -17,6 +17,7 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // pages are the documents that people read. internal/interop/RESULTS.md is
@@ -41,6 +42,7 @@ func TestReadmeLength(t *testing.T) {
 // The function in the README does what it says, and the restore of one of three
 // members compiles.
 func TestReadmeProgram(t *testing.T) {
+	short.Skip(t, "builds and runs a program")
 	t.Parallel()
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readPage(t, "README.md"), -1)
 	require.Len(t, blocks, 2)

@@ -15,6 +15,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // What Status has no opinion on, Verify does.
@@ -64,8 +65,8 @@ func TestStatusOfARepeatedKey(t *testing.T) {
 // the seam of two pieces that are read apart.
 func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
 	const records = 150
-	path := filepath.Join(t.TempDir(), "db")
-	for twice := 1; twice <= records; twice++ {
+	path := filepath.Join(snaptest.MemoryDir(t), "db")
+	for twice := 1; twice <= records; twice += short.Step(1, 10) {
 		db := snaptest.NewDB().PageSize(1024)
 		for i := 1; i <= records; i++ {
 			mod := protowire.AppendVarint([]byte("\x0a\x01k\x18"), uint64(i))
@@ -84,12 +85,12 @@ func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
 // Every byte of the file counts: whichever is changed, Verify says so, and
 // names the page where the structure is hurt too.
 func TestVerifyNoticesEveryByte(t *testing.T) {
-	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(snaptest.MemoryDir(t), "db"), true)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 	m := snapshot.New()
 	structure := 0
-	for i := range whole {
+	for i := 0; i < len(whole); i += short.Step(1, 11) {
 		damaged := append([]byte(nil), whole...)
 		damaged[i] ^= 1 << (i % 8)
 		require.NoError(t, os.WriteFile(path, damaged, 0o600))
@@ -100,7 +101,7 @@ func TestVerifyNoticesEveryByte(t *testing.T) {
 		}
 	}
 	require.NotZero(t, structure)
-	for n := range whole {
+	for n := 0; n < len(whole); n += short.Step(1, 11) {
 		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
 		_, err := m.Verify(context.Background(), path)
 		require.True(t, errors.Is(err, snapshot.ErrNoTrailer) || errors.Is(err, snapshot.ErrChecksum), "%d bytes: %v", n, err)

@@ -9,6 +9,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // Trees as deep as the file is long, and circles, come to an end.
@@ -90,6 +91,7 @@ func TestLargeTopLevel(t *testing.T) {
 
 // Nor must all inline buckets together.
 func TestInlineBucketsOfManyMiB(t *testing.T) {
+	short.Skip(t, "builds databases of 16 MiB in buckets")
 	const size = 16_000
 	inlineBuckets := func(n int) []byte {
 		return build(t, 64<<10, false, func(tx *bolt.Tx) error {
@@ -174,6 +176,7 @@ func newFreelist(n int) forge {
 
 // More buckets than anyone has, which would have to be kept in memory.
 func TestTooManyBuckets(t *testing.T) {
+	short.Skip(t, "builds two databases of 65,536 buckets")
 	buckets := func(n int) []byte {
 		return build(t, 4096, false, func(tx *bolt.Tx) error {
 			for i := range n {

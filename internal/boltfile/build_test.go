@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"etcd.example/snapshot/internal/snaptest"
 )
 
 // build returns a database as bbolt streams it, written with the given page size.
@@ -42,7 +44,7 @@ func buildFile(tb testing.TB, pageSize int, freelist bool, transactions ...func(
 
 func buildDB(tb testing.TB, pageSize int, freelist bool, transactions []func(*bolt.Tx) error) *bolt.DB {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "db")
+	path := filepath.Join(snaptest.MemoryDir(tb), "db")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true, NoFreelistSync: !freelist})
 	require.NoError(tb, err)
 	for _, fn := range transactions {
@@ -154,7 +156,7 @@ func branchPgid(i int) int { return 16 + 16*i + 8 }
 
 func writeFile(tb testing.TB, b []byte) string {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "db")
+	path := filepath.Join(snaptest.MemoryDir(tb), "db")
 	require.NoError(tb, os.WriteFile(path, b, 0o600))
 	return path
 }

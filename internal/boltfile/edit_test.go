@@ -13,6 +13,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // memory is a database in memory that grows when it is written to.
@@ -119,6 +120,9 @@ func TestEdit(t *testing.T) {
 			"one byte more": records(1, 4096/4-16-16-10+1), "pages": records(5000, 300), "large values": records(7, 100_000),
 		} {
 			t.Run(name+", "+size, func(t *testing.T) {
+				if size == "pages" || size == "large values" {
+					short.Skip(t, "writes a megabyte each time")
+				}
 				last := boltfile.Record{Key: []byte("zzzz"), Value: make([]byte, 5)}
 				got, err := edited(t, b, nil, func(e *boltfile.Edit) error {
 					return errors.Join(e.Append("a", last), e.Replace("b", list), e.Replace("new", list))
@@ -154,6 +158,7 @@ func TestEdit(t *testing.T) {
 // split, and the tree become deeper.
 func TestEditAppendsOneByOne(t *testing.T) {
 	for keySize, appends := range map[int]int{12: 300, 300: 300, 2000: 100, 32768: 40} {
+		appends = short.Or(appends, 40)
 		b := build(t, 1024, false, fill("a", 1, 10))
 		var want []string
 		for i := range appends {
@@ -175,7 +180,7 @@ func TestEditAppendsOneByOne(t *testing.T) {
 
 // However a database came about, it can be edited.
 func TestEditOfRandomWorkloads(t *testing.T) {
-	for seed := range *workloads {
+	for seed := range short.Or(*workloads, 5) {
 		w := &workload{Rand: rand.New(rand.NewPCG(2027, uint64(seed))), keys: 3000}
 		b := build(t, 1024<<w.IntN(5), w.IntN(2) == 0)
 		for range 3 {

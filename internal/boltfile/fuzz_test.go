@@ -14,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // checkScan scans b. What the scan accepts must be sound: bbolt opens it, its
@@ -105,7 +106,7 @@ func TestFuzzCorpus(t *testing.T) {
 func TestRandomDamage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2026, 11))
 	accepted := 0
-	const files = 4000
+	files := short.Or(4000, 500)
 	bases := seeds(t)
 	for i := range files {
 		m := newImage(bases[i%len(bases)])

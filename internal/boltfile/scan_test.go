@@ -16,12 +16,13 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // An error of the reader, at whichever read, comes back as it is.
 func TestReaderFails(t *testing.T) {
 	b := build(t, 4096, true, fill("a", 3000, 100), fill("b", 3, 5<<20), drop("a", 3000, 2), nested)
-	for reads := 0; ; reads++ {
+	for reads := 0; ; reads += short.Step(1, 4) {
 		_, _, err := scan(&lockedReader{r: &failing{b: b, reads: reads}}, int64(len(b)))
 		if err == nil {
 			require.Greater(t, reads, 10)

@@ -9,6 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 var workloads = flag.Int("workloads", 25, "how many random histories of a database are read after each transaction")
@@ -16,10 +19,10 @@ var workloads = flag.Int("workloads", 25, "how many random histories of a databa
 // What bbolt writes is accepted, whatever happened to the database before: the
 // rules for pages that it could read and does not write are not too strict.
 func TestRandomWorkloads(t *testing.T) {
-	for seed := range *workloads {
+	for seed := range short.Or(*workloads, 3) {
 		w := &workload{Rand: rand.New(rand.NewPCG(2026, uint64(seed)))}
 		pageSize := 1024 << w.IntN(5)
-		db, err := bolt.Open(filepath.Join(t.TempDir(), "db"), 0o600,
+		db, err := bolt.Open(filepath.Join(snaptest.MemoryDir(t), "db"), 0o600,
 			&bolt.Options{PageSize: pageSize, NoSync: true, NoFreelistSync: w.IntN(2) == 0})
 		require.NoError(t, err)
 		w.keys = 1 + w.IntN(5000)

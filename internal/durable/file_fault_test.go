@@ -182,7 +182,7 @@ func TestFileFaults(t *testing.T) {
 	for _, old := range []listing{{}, {"db": "old"}, {"db": "old", ".db.0123456789abcdef.part": "stale"}} {
 		for name, errno := range faults {
 			t.Run(fmt.Sprintf("%d/%s", len(old), name), func(t *testing.T) {
-				sweep(t, func(k int) *durabletest.Faults { return durabletest.FailAt(k, errno) }, func(f *durabletest.Faults) {
+				sweepBy(t, 1, func(k int) *durabletest.Faults { return durabletest.FailAt(k, errno) }, func(f *durabletest.Faults) {
 					root := t.TempDir()
 					for name, content := range old {
 						require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(content), 0o600))

@@ -63,7 +63,7 @@ func TestKilledThenElsewhere(t *testing.T) {
 	for _, l := range early() {
 		t.Run(l.name, func(t *testing.T) {
 			committed := 0
-			sweep(t, durabletest.KillAt, func(f *durabletest.Faults) {
+			sweepBy(t, 1, durabletest.KillAt, func(f *durabletest.Faults) {
 				root := l.prepare(t)
 				_ = publish(wrap(f), l.config(root)) // killed, but for the last time
 				if l.committed(t, root) {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // A fault while a call looks at what a killed one left ends that call. The next
@@ -37,7 +38,7 @@ func TestFaultWhileLeftoversAreLookedAt(t *testing.T) {
 				"for good": func(k int) *durabletest.Faults { return durabletest.FailFrom(k, syscall.EIO) },
 			} {
 				t.Run(l.name+"/"+name+"/"+fault, func(t *testing.T) {
-					for k := 0; ; k++ {
+					for k := 0; ; k += short.Step(1, 5) {
 						root := kill()
 						f := at(k)
 						fsys := wrap(f)

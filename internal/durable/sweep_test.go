@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 var faults = map[string]error{
@@ -19,11 +20,17 @@ var faults = map[string]error{
 }
 
 // sweep calls try with a fault at operation 0, 1, 2… until it ends before the
-// fault, and returns how many faults there were.
+// fault, and returns how many faults there were. With -short it leaves some out.
 func sweep(t *testing.T, fault func(k int) *durabletest.Faults, try func(f *durabletest.Faults)) int {
 	t.Helper()
+	return sweepBy(t, short.Step(1, 5), fault, try)
+}
+
+// sweepBy is sweep with operation 0, step, 2*step…
+func sweepBy(t *testing.T, step int, fault func(k int) *durabletest.Faults, try func(f *durabletest.Faults)) int {
+	t.Helper()
 	hits := 0
-	for k := 0; ; k++ {
+	for k := 0; ; k += step {
 		f := fault(k)
 		try(f)
 		if _, ok := f.Hit(); ok {
@@ -43,7 +50,11 @@ func TestTargetFaults(t *testing.T) {
 				continue
 			}
 			t.Run(l.name+"/"+name, func(t *testing.T) {
-				n := sweep(t, func(k int) *durabletest.Faults { return durabletest.FailAt(k, errno) }, func(f *durabletest.Faults) {
+				step := short.Step(1, 5)
+				if errno == durabletest.ErrShortWrite {
+					step = 1 // there are few writes
+				}
+				n := sweepBy(t, step, func(k int) *durabletest.Faults { return durabletest.FailAt(k, errno) }, func(f *durabletest.Faults) {
 					root := l.prepare(t)
 					before := list(t, root)
 					fsys := wrap(f)
@@ -154,7 +165,7 @@ func sample() []layout {
 // with -every, otherwise a few of those that leave most.
 func forEachKill(t *testing.T, l layout, try func(first int)) {
 	kills := 0
-	sweep(t, durabletest.KillAt, func(f *durabletest.Faults) { _ = publish(wrap(f), l.config(l.prepare(t))); kills++ })
+	sweepBy(t, 1, durabletest.KillAt, func(f *durabletest.Faults) { _ = publish(wrap(f), l.config(l.prepare(t))); kills++ })
 	for first := range kills {
 		// Half way the files are staged; near the end there is an intent.
 		if *every || first == kills/2 || first == kills-15 {

@@ -12,6 +12,7 @@ import (
 
 	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/durable/durabletest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // lateOps are the operations of a call from its first publication on, by
@@ -42,9 +43,9 @@ func TestTargetFailsWhileTakingBack(t *testing.T) {
 		} {
 			t.Run(l.name+"/"+name, func(t *testing.T) {
 				from, to := lateOps(t, l)
-				for k := from; k < to; k++ {
+				for k := from; k < to; k += short.Step(1, 4) {
 					// The second hook is not asked about operation k.
-					for j := k; ; j++ {
+					for j := k; ; j += short.Step(1, 3) {
 						root := l.prepare(t)
 						f := second(j)
 						fsys := wrap(durabletest.FailAt(k, syscall.EIO), f)

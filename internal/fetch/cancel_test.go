@@ -31,8 +31,6 @@ func TestSaveLoginEndsWithConfigContext(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-var errOwn = errors.New("no more backups today")
-
 func TestSaveCancelled(t *testing.T) {
 	db := snaptest.Opaque(3<<20 + 8192)
 	halfway := func(c *snaptest.SnapshotCall) error {
@@ -47,8 +45,8 @@ func TestSaveCancelled(t *testing.T) {
 		}, []error{context.Canceled}},
 		"cause": {func(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancelCause(ctx)
-			return ctx, func() { cancel(errOwn) }
-		}, []error{context.Canceled, errOwn}},
+			return ctx, func() { cancel(apitest.ErrCaller) }
+		}, []error{context.Canceled, apitest.ErrCaller}},
 		"deadline": {func(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithTimeout(ctx, left)
 			context.AfterFunc(ctx, cancel)

@@ -22,6 +22,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // never is a timeout that no test waits for.
@@ -43,11 +44,15 @@ func TestSaveFromUnreachable(t *testing.T) {
 		"hanging up": {endpoint: hangingUp, text: "the server closed the connection"},
 		"talking":    {endpoint: talking, text: "connected, but the server did not answer as HTTP/2 has it"},
 	}
+	snaptest.NoLeaks(t)
 	for name, tc := range endpoints {
 		for login, user := range map[string]string{"": "", " with login": "root"} {
 			t.Run(name+login, func(t *testing.T) {
+				if login != "" {
+					short.Skip(t, "waits for the same timeouts once more")
+				}
 				apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
-					snaptest.NoLeaks(t)
+					t.Parallel()
 					cfg := clientv3.Config{Endpoints: []string{tc.endpoint(t)}, Username: user, Password: user}
 
 					err := timedOut(t, snapshot.ErrUnreachable, func(connect time.Duration) error {
@@ -109,10 +114,14 @@ func refuseAtFirst(times int) grpc.DialOption {
 // gRPC, which begin with a second, six failures would take 26 seconds.
 func TestSaveFromServerThatComesUp(t *testing.T) {
 	db := snaptest.Opaque(8192)
+	snaptest.NoLeaks(t)
 	for login, user := range map[string]string{"no login": "", "login": "root"} {
 		t.Run(login, func(t *testing.T) {
+			if user != "" {
+				short.Skip(t, "waits for the same attempts once more")
+			}
 			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
-				snaptest.NoLeaks(t)
+				t.Parallel()
 				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
 				cfg := as(s.ClientConfig(), user, user)
 				cfg.DialOptions = []grpc.DialOption{refuseAtFirst(6)}
@@ -127,12 +136,12 @@ func TestSaveFromServerThatComesUp(t *testing.T) {
 // What the dialer of the caller says is in the error, in words.
 func TestSaveUnreachableByDialerOfCaller(t *testing.T) {
 	cfg := clientv3.Config{Endpoints: []string{"http://127.0.0.1:1"}, DialOptions: []grpc.DialOption{
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errOwn }),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, apitest.ErrCaller }),
 	}}
 	_ = timedOut(t, snapshot.ErrUnreachable, func(connect time.Duration) error {
 		_, err := snapshot.New(snapshot.WithConnectTimeout(connect)).SaveTo(t.Context(), cfg, io.Discard)
 		return err
-	}, func(err error) bool { return strings.Contains(err.Error(), errOwn.Error()) })
+	}, func(err error) bool { return strings.Contains(err.Error(), apitest.ErrCaller.Error()) })
 }
 
 // The clock of the server starts when it can be reached: here that takes longer

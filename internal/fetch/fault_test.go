@@ -260,11 +260,12 @@ func lie(bytes int64) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) erro
 }
 
 func TestSaveFromFaultyServer(t *testing.T) {
+	snaptest.NoLeaks(t)
 	db := snaptest.Opaque(3<<20 + 8192)
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
 			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
-				snaptest.NoLeaks(t)
+				t.Parallel()
 				arrived := make(chan struct{})
 				arrive := sync.OnceFunc(func() { close(arrived) })
 				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return f.script(c, db, arrived) })

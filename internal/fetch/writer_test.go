@@ -14,16 +14,14 @@ import (
 	"etcd.example/snapshot/internal/snaptest/apitest"
 )
 
-var errFull = errors.New("the tape is full")
-
 func TestSaveToFailingWriter(t *testing.T) {
 	db := snaptest.Opaque(3<<20 + 8192)
 	for name, tc := range map[string]struct {
 		fail func(p []byte) (int, error)
 		want error
 	}{
-		"error":          {func([]byte) (int, error) { return 0, errFull }, errFull},
-		"error and part": {func(p []byte) (int, error) { return len(p) / 2, errFull }, errFull},
+		"error":          {func([]byte) (int, error) { return 0, apitest.ErrFull }, apitest.ErrFull},
+		"error and part": {func(p []byte) (int, error) { return len(p) / 2, apitest.ErrFull }, apitest.ErrFull},
 		"short":          {func(p []byte) (int, error) { return len(p) - 1, nil }, io.ErrShortWrite},
 		"too much":       {func(p []byte) (int, error) { return len(p) + 1, nil }, io.ErrShortWrite},
 	} {
@@ -54,8 +52,8 @@ func TestSaveToPanickingWriter(t *testing.T) {
 	snaptest.NoLeaks(t)
 	db := snaptest.Opaque(3<<20 + 8192)
 	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Stall()) })
-	w := apitest.FailAt(2, func([]byte) (int, error) { panic(errFull) })
-	require.PanicsWithValue(t, errFull, func() { _, _ = snapshot.New().SaveTo(t.Context(), s.ClientConfig(), w) })
+	w := apitest.FailAt(2, func([]byte) (int, error) { panic(apitest.ErrFull) })
+	require.PanicsWithValue(t, apitest.ErrFull, func() { _, _ = snapshot.New().SaveTo(t.Context(), s.ClientConfig(), w) })
 	s.WaitReleased(t)
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 const (
@@ -48,6 +50,7 @@ func registries(t *testing.T, buildFlags ...string) map[string][]string {
 // A program that imports the package has in all its registries what it has with
 // etcd's client alone.
 func TestImportHasNoSideEffects(t *testing.T) {
+	short.Skip(t, "builds two programs")
 	with, without := registries(t, "-tags", "snapshot"), registries(t)
 	for name, want := range without {
 		require.Equal(t, want, with[name], name)
@@ -93,7 +96,8 @@ func TestLinkedPackages(t *testing.T) {
 	// These register a handler or variables once they are linked.
 	effective := []string{"expvar", "net/http/pprof"}
 
-	for _, platform := range []string{"linux/amd64", "linux/386", "darwin/arm64", "windows/amd64"} {
+	platforms := []string{"linux/amd64", "linux/386", "darwin/arm64", "windows/amd64"}
+	for _, platform := range platforms[:short.Or(len(platforms), 1)] {
 		t.Run(platform, func(t *testing.T) {
 			ours, standard := linked(t, platform, library)
 			clients, clientStandard := linked(t, platform, client)

@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -14,11 +13,10 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/boltfile"
-	"etcd.example/snapshot/internal/durable"
-	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/inspect"
 	"etcd.example/snapshot/internal/snaptest"
-	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
+	"etcd.example/snapshot/internal/trailer"
 )
 
 // No read of Status or Verify may fail unnoticed, those of values that are not
@@ -83,74 +81,56 @@ func TestStatusCancelledWhileCounting(t *testing.T) {
 	require.Equal(t, all, n)
 }
 
-// What RestoreFrom refuses, it refuses before it reads.
-func TestRestoreFromRefuses(t *testing.T) {
-	dir := t.TempDir()
-	withPath := apitest.Config(filepath.Join(dir, "db"), filepath.Join(dir, "data"))
-	noName := apitest.Config("", filepath.Join(dir, "data"))
-	noName.Name = ""
-	staging := apitest.Config("", filepath.Join(dir, "data"))
-	staging.OutputWALDir = filepath.Join(dir, ".data.restore", "wal") // known when it is staged
-	for name, cfg := range map[string]snapshot.RestoreConfig{
-		"path of a file": withPath, "no name": noName, "WAL where data is staged": staging,
+// cancellingReaderAt cancels at one read, and counts the bytes of those that
+// begin after it.
+type cancellingReaderAt struct {
+	*bytes.Reader
+	cancelAt int64
+	cancel   context.CancelFunc
+	reads    atomic.Int64
+	after    atomic.Int64 // bytes
+}
+
+func (r *cancellingReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	switch n := r.reads.Add(1); {
+	case n == r.cancelAt:
+		r.cancel()
+	case n > r.cancelAt:
+		r.after.Add(int64(len(p)))
+	}
+	return r.Reader.ReadAt(p, off)
+}
+
+// How soon a call ends after its context is a matter of how much it still reads
+// or copies. That is bounded, however large the file.
+func TestWorkAfterTheContextHasEnded(t *testing.T) {
+	const workers = 2
+	content := snaptest.NewDB().Large(short.Or(60_000, 8000), 1000).Bytes(t, true)
+	size := int64(len(content)) - 32
+	for name, tt := range map[string]struct {
+		bound int // bytes
+		read  func(context.Context, *cancellingReaderAt) error
+	}{
+		"digest": {1 << 20, func(ctx context.Context, r *cancellingReaderAt) error {
+			return trailer.CheckFile(ctx, r, size, func(int64) {})
+		}},
+		"Status": {workers * 256 << 10, func(ctx context.Context, r *cancellingReaderAt) error {
+			_, err := inspect.Database(ctx, r, size, false, boltfile.Options{Workers: workers})
+			return err
+		}},
+		"Verify": {workers * 256 << 10, func(ctx context.Context, r *cancellingReaderAt) error {
+			_, err := inspect.Database(ctx, r, size, true, boltfile.Options{Workers: workers})
+			return err
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := bytes.NewReader(make([]byte, 100))
-			require.ErrorIs(t, snapshot.New().RestoreFrom(t.Context(), r, cfg), snapshot.ErrConfig)
-			require.Equal(t, 100, r.Len())
-			require.Empty(t, snaptest.TreeList(t, dir))
-		})
-	}
-}
-
-// endingReader ends the context at its second read.
-type endingReader struct {
-	io.Reader
-	cancel context.CancelFunc
-	reads  int
-}
-
-func (r *endingReader) Read(p []byte) (int, error) {
-	if r.reads++; r.reads == 2 {
-		r.cancel()
-	}
-	return r.Reader.Read(p)
-}
-
-// A context that ends while RestoreFrom reads is heeded before the next Read.
-func TestRestoreFromCancelledBetweenReads(t *testing.T) {
-	content := snaptest.NewDB().Large(3000, 1000).Bytes(t, true)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	dir := t.TempDir()
-	r := &endingReader{Reader: bytes.NewReader(content), cancel: cancel}
-	err := snapshot.New().RestoreFrom(ctx, r, apitest.Config("", filepath.Join(dir, "data")))
-	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, 2, r.reads)
-	require.Empty(t, snaptest.TreeList(t, dir))
-}
-
-// A disk that fails while RestoreFrom reads ends it before the next Read.
-func TestEveryWriteOfRestoreFromFails(t *testing.T) {
-	content := snaptest.NewDB().Large(5000, 1000).Bytes(t, true)
-	for _, fault := range []error{syscall.EIO, durabletest.ErrShortWrite} {
-		t.Run(fault.Error(), func(t *testing.T) {
-			apitest.Sweep(t, 0, 1, func(k int) *durabletest.Faults { return durabletest.FailAt(k, fault) }, func(f *durabletest.Faults) {
-				dir := t.TempDir()
-				fsys := durabletest.Wrap(durable.OS, apitest.WritesOnly{Faults: f}).NoSync()
-				r := bytes.NewReader(content)
-				err := apitest.OnFS(fsys, nil).RestoreFrom(t.Context(), r, apitest.Config("", filepath.Join(dir, "data")))
-				at, hit := f.Hit()
-				if !hit {
-					require.NoError(t, err)
-					return
-				}
-				apitest.RequireCause(t, err, fault, at)
-				require.Empty(t, snaptest.TreeList(t, dir))
-				if at.Size == 1<<20 {
-					require.NotZero(t, r.Len(), "read on after %v", at)
-				}
-			})
+			for _, at := range []int64{1, 4, 10} {
+				ctx, cancel := context.WithCancel(t.Context())
+				r := &cancellingReaderAt{Reader: bytes.NewReader(content), cancelAt: at, cancel: cancel}
+				require.ErrorIs(t, tt.read(ctx, r), context.Canceled)
+				t.Logf("%d bytes read after the context had ended at read %d", r.after.Load(), at)
+				require.LessOrEqual(t, r.after.Load(), int64(tt.bound))
+			}
 		})
 	}
 }

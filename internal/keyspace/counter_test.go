@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/keyspace"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 type change struct {
@@ -55,7 +56,7 @@ func live(tb testing.TB, c *keyspace.Counter) int {
 // Pieces in any order give what a map gives in order.
 func TestCounterInAnyOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
-	for range 200 {
+	for range short.Or(200, 20) {
 		pieces := 1 + rng.IntN(40)
 		h, alive := history(rng, pieces, 1+rng.IntN(300), 1+rng.IntN(2000))
 		c := keyspace.NewCounter(t.Context())
@@ -71,7 +72,7 @@ func TestCounterInAnyOrder(t *testing.T) {
 func TestCounterFromManyGoroutines(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
 	h, alive := history(rng, 400, 2000, 100_000)
-	for range 5 {
+	for range short.Or(5, 1) {
 		c := keyspace.NewCounter(t.Context())
 		var wg sync.WaitGroup
 		next := make(chan int)
@@ -119,7 +120,7 @@ func TestCounterLarge(t *testing.T) {
 func TestCounterReducedOnTheWay(t *testing.T) {
 	const pieces, each, keys, apart = 2000, 30, 3000, 40
 	rng := rand.New(rand.NewPCG(9, 9))
-	for range 10 {
+	for range short.Or(10, 2) {
 		alive := map[int]bool{}
 		history := make([][]int, pieces) // keys, negative where they are deleted
 		for i := range history {

@@ -14,6 +14,7 @@ import (
 	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // restWork cancels at one operation on the data, and adds up the bytes of those
@@ -46,7 +47,8 @@ func (w *restWork) Before(op durabletest.Op) error {
 func (*restWork) After(durabletest.Op, error) {}
 
 func TestRestoreWorkAfterTheContextHasEnded(t *testing.T) {
-	path := snaptest.NewDB().Large(60_000, 1000).Write(t, filepath.Join(t.TempDir(), "db"), true)
+	short.Skip(t, "restores 60 MB six times")
+	path := snaptest.NewDB().Large(60_000, 1000).Write(t, filepath.Join(snaptest.MemoryDir(t), "db"), true)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	const bound = 16 << 20 // a piece that is copied, and what follows it
@@ -59,7 +61,7 @@ func TestRestoreWorkAfterTheContextHasEnded(t *testing.T) {
 			snaptest.NoLeaks(t)
 			for _, at := range []int{0, 1, 3} {
 				ctx, cancel := context.WithCancel(t.Context())
-				dir := t.TempDir()
+				dir := snaptest.MemoryDir(t)
 				work := &restWork{cancelAt: at, cancel: cancel}
 				err := apitest.OnFS(durabletest.Wrap(inner, work), nil).RestoreContext(ctx, apitest.Config(path, filepath.Join(dir, "data")))
 				require.ErrorIs(t, err, context.Canceled)

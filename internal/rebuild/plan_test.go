@@ -14,6 +14,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/bootstrap"
 	"etcd.example/snapshot/internal/rebuild"
+	"etcd.example/snapshot/internal/snaptest"
 )
 
 // planConfig returns a configuration that is in order, with all paths in dir.
@@ -26,17 +27,6 @@ func planConfig(dir string) rebuild.Config {
 		InitialCluster:      "m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380",
 		InitialClusterToken: "tok",
 	}
-}
-
-// tree lists everything below dir.
-func tree(t *testing.T, dir string) []string {
-	t.Helper()
-	var paths []string
-	require.NoError(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		paths = append(paths, path)
-		return err
-	}))
-	return paths
 }
 
 func TestResolveDefaults(t *testing.T) {
@@ -88,7 +78,7 @@ func TestResolveRelativePaths(t *testing.T) {
 	require.Equal(t, filepath.Join(wd, "m1.etcd"), p.DataDir)
 	require.Equal(t, filepath.Join(wd, "wal"), p.WALDir)
 	require.True(t, p.SeparateWAL())
-	require.Equal(t, []string{dir}, tree(t, dir))
+	require.Empty(t, snaptest.TreeList(t, dir))
 }
 
 func TestResolveWALDir(t *testing.T) {
@@ -167,12 +157,12 @@ func TestResolveConfigErrors(t *testing.T) {
 			dir := t.TempDir()
 			cfg := planConfig(dir)
 			tt.change(&cfg, dir)
-			before := tree(t, dir)
+			before := snaptest.TreeList(t, dir)
 			p, err := rebuild.Resolve(t.Context(), cfg, false)
 			require.ErrorIs(t, err, snapshot.ErrConfig)
 			require.ErrorContains(t, err, tt.want)
 			require.Nil(t, p)
-			require.Equal(t, before, tree(t, dir))
+			require.Equal(t, before, snaptest.TreeList(t, dir))
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -111,5 +112,77 @@ func TestRestoreFromPanickingReader(t *testing.T) {
 		require.Zero(t, fsys.CloseAll(), "files left open")
 		require.Empty(t, snaptest.TreeList(t, dir))
 		require.NoError(t, m.RestoreFrom(t.Context(), bytes.NewReader(content), cfg))
+	}
+}
+
+// What RestoreFrom refuses, it refuses before it reads.
+func TestRestoreFromRefuses(t *testing.T) {
+	dir := t.TempDir()
+	withPath := apitest.Config(filepath.Join(dir, "db"), filepath.Join(dir, "data"))
+	noName := apitest.Config("", filepath.Join(dir, "data"))
+	noName.Name = ""
+	staging := apitest.Config("", filepath.Join(dir, "data"))
+	staging.OutputWALDir = filepath.Join(dir, ".data.restore", "wal") // known when it is staged
+	for name, cfg := range map[string]snapshot.RestoreConfig{
+		"path of a file": withPath, "no name": noName, "WAL where data is staged": staging,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := bytes.NewReader(make([]byte, 100))
+			require.ErrorIs(t, snapshot.New().RestoreFrom(t.Context(), r, cfg), snapshot.ErrConfig)
+			require.Equal(t, 100, r.Len())
+			require.Empty(t, snaptest.TreeList(t, dir))
+		})
+	}
+}
+
+// endingReader ends the context at its second read.
+type endingReader struct {
+	io.Reader
+	cancel context.CancelFunc
+	reads  int
+}
+
+func (r *endingReader) Read(p []byte) (int, error) {
+	if r.reads++; r.reads == 2 {
+		r.cancel()
+	}
+	return r.Reader.Read(p)
+}
+
+// A context that ends while RestoreFrom reads is heeded before the next Read.
+func TestRestoreFromCancelledBetweenReads(t *testing.T) {
+	content := snaptest.NewDB().Large(3000, 1000).Bytes(t, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	dir := t.TempDir()
+	r := &endingReader{Reader: bytes.NewReader(content), cancel: cancel}
+	err := snapshot.New().RestoreFrom(ctx, r, apitest.Config("", filepath.Join(dir, "data")))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 2, r.reads)
+	require.Empty(t, snaptest.TreeList(t, dir))
+}
+
+// A disk that fails while RestoreFrom reads ends it before the next Read.
+func TestEveryWriteOfRestoreFromFails(t *testing.T) {
+	content := snaptest.NewDB().Large(5000, 1000).Bytes(t, true)
+	for _, fault := range []error{syscall.EIO, durabletest.ErrShortWrite} {
+		t.Run(fault.Error(), func(t *testing.T) {
+			apitest.Sweep(t, 0, 1, func(k int) *durabletest.Faults { return durabletest.FailAt(k, fault) }, func(f *durabletest.Faults) {
+				dir := t.TempDir()
+				fsys := durabletest.Wrap(durable.OS, apitest.WritesOnly{Faults: f}).NoSync()
+				r := bytes.NewReader(content)
+				err := apitest.OnFS(fsys, nil).RestoreFrom(t.Context(), r, apitest.Config("", filepath.Join(dir, "data")))
+				at, hit := f.Hit()
+				if !hit {
+					require.NoError(t, err)
+					return
+				}
+				apitest.RequireCause(t, err, fault, at)
+				require.Empty(t, snaptest.TreeList(t, dir))
+				if at.Size == 1<<20 {
+					require.NotZero(t, r.Len(), "read on after %v", at)
+				}
+			})
+		})
 	}
 }

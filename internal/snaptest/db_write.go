@@ -45,7 +45,7 @@ func (db *DB) Write(tb testing.TB, path string, trailer bool) string {
 // Bytes returns the file that Write writes.
 func (db *DB) Bytes(tb testing.TB, trailer bool) []byte {
 	tb.Helper()
-	data, err := os.ReadFile(db.Write(tb, filepath.Join(tb.TempDir(), "db"), trailer))
+	data, err := os.ReadFile(db.Write(tb, filepath.Join(MemoryDir(tb), "db"), trailer))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,5 +1,9 @@
 package systemtest_test
 
+// Save, Verify and Restore together: etcd boots from what was restored and serves
+// what it served before, alone and as a cluster of three. In every run; with
+// -short only alone.
+
 import (
 	"fmt"
 	"net/url"
@@ -13,6 +17,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // lease is the number of seconds of the lease in fillEtcd.
@@ -98,6 +103,7 @@ func TestSaveStatusRestoreBoot(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("three", func(t *testing.T) {
+		short.Skip(t, "boots a cluster of three")
 		urls := snaptest.FreePeerURLs(t, 3)
 		var initial []string
 		for i, u := range urls {
@@ -121,6 +127,7 @@ func TestSaveStatusRestoreBoot(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("bumped", func(t *testing.T) {
+		short.Skip(t, "boots another etcd")
 		urls := snaptest.FreePeerURLs(t, 1)
 		cfg := snapshot.RestoreConfig{SnapshotPath: path, Name: "b", OutputDataDir: filepath.Join(dir, "b"),
 			PeerURLs: urls, InitialCluster: "b=" + urls[0], RevisionBump: 1000, MarkCompacted: true}

@@ -1,5 +1,8 @@
 package systemtest_test
 
+// A snapshot of a machine of the other byte order is refused for that reason.
+// In every run. -update writes the fixture of this machine's byte order.
+
 import (
 	"bytes"
 	"compress/gzip"

@@ -1,5 +1,8 @@
 package systemtest_test
 
+// The test program run once more as a child: to be traced, limited or killed, or
+// to be an etcd in a process of its own. Other files use it.
+
 import (
 	"bytes"
 	"context"
@@ -83,7 +86,7 @@ func TestMain(tests *testing.M) {
 func say(a answer) error { return json.NewEncoder(os.Stdout).Encode(a) }
 
 func (j job) operate() answer {
-	for _, op := range append(restores(nil), saves(clientv3.Config{Endpoints: []string{j.Endpoint}, Logger: zap.NewNop()})...) {
+	for _, op := range append(restores(nil), saves(clientOf(j.Endpoint))...) {
 		if op.name != j.Op {
 			continue
 		}
@@ -221,6 +224,7 @@ func startMember(m member) (endpoint string, stop func() error, err error) {
 	}, nil
 }
 
+// clientOf reaches an etcd of which only the URL is known.
 func clientOf(endpoint string) clientv3.Config {
 	return clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()}
 }

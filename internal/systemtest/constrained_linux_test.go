@@ -1,5 +1,10 @@
 package systemtest_test
 
+// Calls in a process with no free descriptors, any umask, no locks, or a file
+// system without permissions. In every run that has strace and bindfs; to fail
+// where they are missing:
+// go test ./internal/systemtest -run 'TestDescriptorsRunOut|TestUmask|TestWithoutLocks|TestRestoreOnBindfs' -every
+
 import (
 	"encoding/json"
 	"errors"
@@ -17,6 +22,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // constrain does to the process what a job asks for.
@@ -84,7 +90,7 @@ func startHanging(t *testing.T, j job) (kill func()) {
 // what it can do without more.
 func TestDescriptorsRunOut(t *testing.T) {
 	endpoint, ops := tracedOperations(t)
-	for _, op := range ops {
+	for _, op := range ops[:short.Or(len(ops), 1)] {
 		t.Run(op.name, func(t *testing.T) {
 			absent, complete := op.outcomes(t)
 			root := op.root(t)
@@ -105,7 +111,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 // Permissions are what the documentation says, whatever the umask.
 func TestUmask(t *testing.T) {
 	endpoint, ops := tracedOperations(t)
-	for _, op := range ops {
+	for _, op := range ops[:short.Or(len(ops), 1)] {
 		for _, mask := range []int{0, 0o400, 0o777} {
 			t.Run(op.name, func(t *testing.T) {
 				_, complete := op.outcomes(t)
@@ -189,6 +195,7 @@ func TestWithoutLocks(t *testing.T) {
 // A file system that shows the same permissions for everything: a restore is
 // killed, another finds it running, and the same call is made again.
 func TestRestoreOnBindfs(t *testing.T) {
+	short.Skip(t, "mounts bindfs")
 	endpoint, ops := tracedOperations(t)
 	for name, options := range map[string][]string{
 		"no modes":  {"-p", "0777", "--chmod-ignore"},

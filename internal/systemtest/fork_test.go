@@ -2,6 +2,8 @@
 
 package systemtest_test
 
+// A process that the caller starts during a call inherits no lock. In every run.
+
 import (
 	"os"
 	"testing"

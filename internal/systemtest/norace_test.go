@@ -2,4 +2,6 @@
 
 package systemtest_test
 
+// Tells the soak that memory has no shadow pages.
+
 const raceDetector = false

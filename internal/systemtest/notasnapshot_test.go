@@ -1,5 +1,8 @@
 package systemtest_test
 
+// A file that is not a snapshot is refused, and the error says what it is. In
+// every run.
+
 import (
 	"bytes"
 	"compress/gzip"

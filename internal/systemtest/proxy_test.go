@@ -1,5 +1,7 @@
 package systemtest_test
 
+// Save goes through the proxy that the environment names. In every run.
+
 import (
 	"bufio"
 	"io"

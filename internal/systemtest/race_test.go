@@ -2,4 +2,6 @@
 
 package systemtest_test
 
+// Tells the soak that memory has shadow pages.
+
 const raceDetector = true

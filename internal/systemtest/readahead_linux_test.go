@@ -1,5 +1,7 @@
 package systemtest_test
 
+// Status, Verify and Restore read a cold file ahead. In every run on a disk.
+
 import (
 	"path/filepath"
 	"testing"
@@ -11,11 +13,13 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
 	"etcd.example/snapshot/internal/snaptest/pagecache"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // Status and Verify have a cold file read ahead of them. They stand still here,
 // before they have read anything, until all of it is in the page cache.
 func TestStatusReadsAhead(t *testing.T) {
+	short.Skip(t, "reads 30 MB from a cold disk")
 	path := snaptest.NewDB().Large(20_000, 1500).Write(t, filepath.Join(t.TempDir(), snapshotName), true)
 	for op, call := range map[string]func(apitest.Manager) (snapshot.Status, error){
 		"status": func(m apitest.Manager) (snapshot.Status, error) { return m.StatusContext(t.Context(), path) },
@@ -42,6 +46,7 @@ func TestStatusReadsAhead(t *testing.T) {
 // while its structure is checked. The restore stands still here until all of the
 // file is in the page cache.
 func TestRestoreReadsAhead(t *testing.T) {
+	short.Skip(t, "reads 30 MB from a cold disk")
 	path := snaptest.NewDB().Large(20_000, 1500).Write(t, filepath.Join(t.TempDir(), snapshotName), true)
 	pagecache.MakeCold(t, path)
 	cfg := apitest.Config(path, filepath.Join(t.TempDir(), "data"))

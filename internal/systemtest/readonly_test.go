@@ -1,5 +1,7 @@
 package systemtest_test
 
+// No call writes to the snapshot that it reads. In every run.
+
 import (
 	"os"
 	"path/filepath"

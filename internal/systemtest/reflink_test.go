@@ -2,6 +2,9 @@
 
 package systemtest_test
 
+// A restored database shares its blocks with the snapshot on XFS and btrfs. In
+// every run that may mount them: go test ./internal/systemtest -run TestReflink
+
 import (
 	"encoding/binary"
 	"math"

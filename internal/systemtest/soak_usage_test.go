@@ -1,5 +1,7 @@
 package systemtest_test
 
+// The memory, goroutines and descriptors that the soak watches.
+
 import (
 	"cmp"
 	"fmt"

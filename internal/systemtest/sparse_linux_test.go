@@ -1,5 +1,7 @@
 package systemtest_test
 
+// Lets a listing skip the holes of a file.
+
 import (
 	"errors"
 	"os"

@@ -1,5 +1,10 @@
 package systemtest_test
 
+// System calls below the file system of the tests: everything is synced before a
+// call returns, errors that the kernel reports once come back, and calls that may
+// be missing are replaced. In every run with strace; to fail where it is missing:
+// go test ./internal/systemtest -run 'TestEverythingIsSynced|TestErrorsThatAreToldOnce|TestMissingSystemCalls' -every
+
 import (
 	"bufio"
 	"cmp"
@@ -15,13 +20,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"etcd.example/snapshot/internal/snaptest"
 )
-
-// What the file-system seam promises the system has to be told: these tests look
-// at system calls, below the seam.
 
 // changeCalls are those by which a tree changes, and those that make it durable.
 const changeCalls = "openat,mkdirat,renameat,renameat2,linkat,unlinkat,write,pwrite64,copy_file_range,ftruncate,fallocate,fsync,fdatasync"
@@ -242,7 +243,7 @@ func TestMissingSystemCalls(t *testing.T) {
 		return c.SendSnapshot(db)
 	})
 	var ops []operation
-	for _, op := range append(restores(smallSnapshot(t)), saves(clientv3.Config{Endpoints: []string{server.Endpoint()}})...) {
+	for _, op := range append(restores(smallSnapshot(t)), saves(clientOf(server.Endpoint()))...) {
 		switch op.name {
 		case "Restore, new, separate WAL", "Save, replace":
 			ops = append(ops, op)

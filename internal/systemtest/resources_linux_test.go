@@ -1,5 +1,8 @@
 package systemtest_test
 
+// What a process holds: open files, mappings, locks, goroutines, contexts. Other
+// files use it.
+
 import (
 	"context"
 	"errors"

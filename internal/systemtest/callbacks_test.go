@@ -1,5 +1,8 @@
 package systemtest_test
 
+// Progress reports, readers and writers are called on the goroutine of the
+// caller. In every run.
+
 import (
 	"bytes"
 	"context"

@@ -1,5 +1,8 @@
 package systemtest_test
 
+// A context that ends during a call ends the call: it returns the error of the
+// context, writes nothing more and leaves nothing. In every run.
+
 import (
 	"bytes"
 	"context"
@@ -16,9 +19,8 @@ import (
 	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
-
-var errOwn = errors.New("no more backups today")
 
 // sentAll is a server that sends a whole snapshot, and a channel that is closed
 // when it has: all is then in the memory of the client, or on the way to it.
@@ -40,7 +42,7 @@ func TestSaveToWritesNothingAfterTheEnd(t *testing.T) {
 	const size = 10<<20 + 4096
 	for name, chunk := range map[string]int{"messages of 32 KiB": 32 << 10, "one large message": size} {
 		t.Run(name, func(t *testing.T) {
-			for nth := 1; nth <= 10; nth++ {
+			for nth := 1; nth <= short.Or(10, 2); nth++ {
 				snaptest.NoLeaks(t)
 				s, sent := sentAll(t, size, chunk)
 				ctx, cancel := context.WithCancelCause(t.Context())
@@ -48,12 +50,12 @@ func TestSaveToWritesNothingAfterTheEnd(t *testing.T) {
 				saved, err := snapshot.New().SaveTo(ctx, s.ClientConfig(), apitest.WriterFunc(func(p []byte) (int, error) {
 					if writes++; writes == nth {
 						<-sent
-						cancel(errOwn)
+						cancel(apitest.ErrCaller)
 					}
 					return len(p), nil
 				}))
 				require.ErrorIs(t, err, context.Canceled)
-				require.ErrorIs(t, err, errOwn)
+				require.ErrorIs(t, err, apitest.ErrCaller)
 				apitest.RequireNoOther(t, err, context.Canceled)
 				require.Zero(t, saved)
 				require.Equal(t, nth, writes)
@@ -72,7 +74,7 @@ func TestSaveToEndedBeforeAFault(t *testing.T) {
 		"too much":    func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendSnapshot(db), c.Send(db, 0)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 20 { // gRPC may hand over what it has, or not
+			for range short.Or(20, 3) { // gRPC may hand over what it has, or not
 				snaptest.NoLeaks(t)
 				sent := make(chan struct{})
 				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error {
@@ -133,7 +135,7 @@ func TestSaveEndedBeforeTheCall(t *testing.T) {
 	for name, end := range map[string]func(context.Context) (context.Context, context.CancelFunc){
 		"cancelled": func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancelCause(ctx)
-			cancel(errOwn)
+			cancel(apitest.ErrCaller)
 			return ctx, func() {}
 		},
 		"too late": func(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, 0) },

@@ -1,5 +1,8 @@
 package systemtest_test
 
+// Alarms, ids, leases and the permissions of the directory after a restore, as
+// etcd sees them. In every run; with -short only some of them.
+
 import (
 	"errors"
 	"os"
@@ -16,6 +19,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // boot restores a snapshot as a member of its own and starts it.
@@ -33,6 +37,7 @@ func boot(t *testing.T, path string, change func(*snapshot.RestoreConfig)) *snap
 
 // What an alarm refuses once it has been restored: reads never.
 func TestRestoredAlarms(t *testing.T) {
+	short.Skip(t, "boots etcd four times")
 	put, get, del := clientv3.OpPut("a", "2"), clientv3.OpGet("a"), clientv3.OpDelete("a")
 	for alarm, tt := range map[etcdserverpb.AlarmType]struct {
 		refusal           error
@@ -83,6 +88,7 @@ func TestRestoredAlarms(t *testing.T) {
 // Ids follow from the peer URLs and the token alone: with those of the original
 // cluster they are the original ones.
 func TestRestoredIDs(t *testing.T) {
+	short.Skip(t, "boots etcd three times")
 	const token = "production"
 	url := snaptest.FreePeerURLs(t, 1)[0]
 	origin := snaptest.Start(t, snaptest.With(func(c *snaptest.Config) { c.Name, c.PeerURL, c.Token = "first", url, token }))

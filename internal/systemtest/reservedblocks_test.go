@@ -2,6 +2,9 @@
 
 package systemtest_test
 
+// Root may restore to the blocks that ext4 reserves for root. In every run that
+// may mount ext4: go test ./internal/systemtest -run TestReservedBlocks
+
 import (
 	"os"
 	"path/filepath"

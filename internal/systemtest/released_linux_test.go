@@ -1,5 +1,9 @@
 package systemtest_test
 
+// When a call returns, nothing of it runs on, stays open, mapped or locked,
+// however it ends. A run tries a sample of the moments at which it may end; all with
+// go test ./internal/systemtest -run TestAllIsOver -every
+
 import (
 	"bytes"
 	"context"
@@ -22,11 +26,8 @@ import (
 	"etcd.example/snapshot/internal/durable/durabletest"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/apitest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
-
-// What a call has taken it gives back before it returns, however it ends:
-// descriptors, locks, mappings, contexts made of the caller's, and whatever works
-// on another goroutine. Nothing of it waits for a garbage collection.
 
 // overCall is a call on the snapshot below root.
 type overCall struct {
@@ -125,6 +126,9 @@ func TestAllIsOverWhenACallReturns(t *testing.T) {
 	var content []byte
 	calls := overCalls(t, func() []byte { return content })
 	for input, b := range all {
+		if testing.Short() && input != "sound" && input != "damaged" {
+			continue
+		}
 		content = b
 		for _, call := range calls {
 			for _, end := range endings {
@@ -133,6 +137,7 @@ func TestAllIsOverWhenACallReturns(t *testing.T) {
 					if input != "sound" && !*every {
 						step = 3
 					}
+					step = short.Step(step, 10)
 					for at := 0; ; at += step {
 						reports := callOnce(t, call, b, input == "sound" && !call.refused, end, at)
 						if end.report == nil || reports <= at {
@@ -145,8 +150,6 @@ func TestAllIsOverWhenACallReturns(t *testing.T) {
 		}
 	}
 }
-
-var errFull = errors.New("the tape is full")
 
 // callOnce makes the call, has it end at one of its reports, and fails unless
 // everything is over then. It returns how many reports there were.
@@ -250,8 +253,10 @@ func TestSaveLetsGoOfItsContext(t *testing.T) {
 		"checksum": func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Send(make([]byte, 32), 0)) },
 		"too much": func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendDB(db), c.Send(db, 0)) },
 		"cut":      func(c *snaptest.SnapshotCall) error { return c.SendPart(db[:4096], len(db), 0) },
-		"failed":   func(c *snaptest.SnapshotCall) error { return errors.Join(c.SendPart(db[:4096], len(db), 0), errFull) },
-		"nothing":  func(*snaptest.SnapshotCall) error { return errFull },
+		"failed": func(c *snaptest.SnapshotCall) error {
+			return errors.Join(c.SendPart(db[:4096], len(db), 0), apitest.ErrFull)
+		},
+		"nothing": func(*snaptest.SnapshotCall) error { return apitest.ErrFull },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := snaptest.Serve(t, serve)
@@ -292,7 +297,7 @@ func TestCauseOfTheCaller(t *testing.T) {
 		}
 		t.Run(call.name, func(t *testing.T) {
 			failed := 0
-			for at := 0; ; at++ {
+			for at := 0; ; at += short.Step(1, 7) {
 				root := snaptest.MemoryDir(t)
 				require.NoError(t, os.WriteFile(filepath.Join(root, snapshotName), content, 0o600))
 				before := list(t, root)
@@ -328,9 +333,9 @@ func TestFailedCleanUpIsReported(t *testing.T) {
 		return c.SendSnapshot(snaptest.Opaque(1 << 20))
 	}).ClientConfig())...) {
 		t.Run(op.name, func(t *testing.T) {
-			fail := kindFaults{"write": errFull, "remove": errReport}
+			fail := kindFaults{"write": apitest.ErrFull, "remove": errReport}
 			err := op.run(apitest.OnFS(apitest.QuickFS(fail), nil), op.root(t))
-			require.ErrorIs(t, err, errFull)
+			require.ErrorIs(t, err, apitest.ErrFull)
 			require.ErrorIs(t, err, errReport)
 			require.ErrorContains(t, err, "clean up")
 		})
