@@ -154,9 +154,10 @@ func branchPos(i int) int  { return 16 + 16*i }
 func branchKey(i int) int  { return 16 + 16*i + 4 }
 func branchPgid(i int) int { return 16 + 16*i + 8 }
 
+// writeFile writes to a disk if there is one: some tests want the file cold.
 func writeFile(tb testing.TB, b []byte) string {
 	tb.Helper()
-	path := filepath.Join(snaptest.MemoryDir(tb), "db")
+	path := filepath.Join(tb.TempDir(), "db")
 	require.NoError(tb, os.WriteFile(path, b, 0o600))
 	return path
 }
