@@ -11,17 +11,17 @@ import (
 type publication struct {
 	from, to string
 	lock     *lockDir // where it is staged
-	intent   *intent  // what is written before it, nil for the last
+	intent   *intent  // written before the rename, nil for the last one
 }
 
-// Commit syncs everything in the trees, so that what wrote the files need not
-// have done so, and publishes them: WALDir first, then Dir, whose appearance is
-// the commit point. On nil, all files and directories are durable, those above
-// included, and nothing else is left.
+// Commit syncs everything that is staged, so the code that wrote the files need
+// not, and publishes it: WALDir first, then Dir, whose appearance is the commit
+// point. On nil, all files and directories are durable, including those above,
+// and nothing else is left.
 //
-// On an error Cleanup takes back what was published; until then and after a
-// kill WALDir may be there without Dir, which the next Open on it mends.
-// ErrExists: something was created at the target in the meantime.
+// On an error Cleanup removes what Commit published. Until then, and after a
+// kill, WALDir may exist without Dir; the next Open on it repairs that.
+// ErrExists means that something was created at the target in the meantime.
 func (t *Target) Commit() error {
 	if t.done {
 		return fs.ErrClosed
@@ -56,7 +56,7 @@ func (t *Target) Commit() error {
 		}
 	}
 	if len(plan) > 1 {
-		// After the other directory of the rename: it must not be in neither.
+		// After the new parent: a power cut must not leave it in neither directory.
 		if err := t.fsys.SyncDir(filepath.Dir(last.from)); err != nil {
 			return fmt.Errorf("sync staging: %w", err)
 		}
@@ -91,7 +91,7 @@ func (t *Target) plan() ([]publication, error) {
 	return append(plan, publication{from: filepath.Join(t.TreeDir(), name), to: filepath.Join(t.dir, name), lock: t.data}), nil
 }
 
-// syncStaging makes it durable that name is staged, which an intent relies on.
+// syncStaging makes the staged name durable. An intent relies on it.
 func (t *Target) syncStaging(name string) error {
 	for outside := filepath.Dir(t.data.path); name != outside; {
 		name = filepath.Dir(name)
@@ -109,7 +109,7 @@ func (t *Target) writeIntent(early *publication, last publication, id string) er
 	}
 	commit := last.to
 	if !t.into {
-		// Not the directory itself: the user may create that before the next call.
+		// Not the directory itself: the user may create it before the next call.
 		entries, err := t.fsys.ReadDir(last.from)
 		if err != nil {
 			return err
@@ -138,8 +138,8 @@ func (t *Target) publish(p publication) error {
 	return t.fsys.SyncDir(filepath.Dir(p.to))
 }
 
-// leave removes the lock directories. The intent goes only now, when the
-// publication that it waits for is durable.
+// leave removes the lock directories. It removes the intent only now that the
+// publication that the intent waits for is durable.
 func (t *Target) leave() error {
 	t.leaving = true
 	for _, l := range t.locks() {
@@ -158,7 +158,7 @@ func (t *Target) leave() error {
 	return t.fsys.drop()
 }
 
-// locks are the lock directories that are held, in the order of publication.
+// locks returns the lock directories that are held, in the order of publication.
 func (t *Target) locks() []*lockDir {
 	var locks []*lockDir
 	for _, l := range []*lockDir{t.wal, t.data} {
@@ -169,21 +169,21 @@ func (t *Target) locks() []*lockDir {
 	return locks
 }
 
-// Cleanup removes everything that is staged, and, if Commit failed, what it
-// published, Dir before WALDir, and the directories above that Open made, if
-// they are empty. It does nothing after a Commit that succeeded. Calling it
-// again is harmless.
+// Cleanup removes everything that is staged. If Commit failed, it also removes
+// what Commit published, Dir before WALDir, and the directories above that Open
+// created, if they are empty. It does nothing after a Commit that succeeded.
+// Calling it again is harmless.
 //
-// It goes on after an error as far as it can, with one exception: if the disk
-// fails again while published directories are taken back, Dir stays, complete,
-// or only WALDir does, which the next Open mends.
+// It continues after an error, with one exception: if the disk fails again while
+// it removes published directories, either Dir stays, complete, or only WALDir
+// does; the next Open repairs that.
 func (t *Target) Cleanup() error {
 	if t.done {
 		return nil
 	}
 	t.done = true
 	var errs []error
-	err := t.takeBack()
+	err := t.rollBack()
 	errs = append(errs, err)
 	for _, l := range t.locks() {
 		if err == nil && !l.free && l.recovered {
@@ -195,21 +195,21 @@ func (t *Target) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// takeBack removes what is published, the commit point first.
-func (t *Target) takeBack() error {
+// rollBack removes what is published, the commit point first.
+func (t *Target) rollBack() error {
 	for _, p := range t.published {
 		if p.intent == nil || !t.leaving {
 			continue
 		}
-		// Removed already, perhaps, but from now on it is needed again.
+		// It may be removed already, but from now on it is needed again.
 		if err := p.lock.writeIntent(p.intent); err != nil {
-			return fmt.Errorf("take back %s: write intent: %w", p.to, err)
+			return fmt.Errorf("roll back %s: write intent: %w", p.to, err)
 		}
 	}
 	for i := len(t.published) - 1; i >= 0; i-- {
 		p := t.published[i]
 		if err := p.lock.trash(p.to); err != nil {
-			return fmt.Errorf("take back %s: %w", p.to, err)
+			return fmt.Errorf("roll back %s: %w", p.to, err)
 		}
 		if p.intent == nil {
 			continue

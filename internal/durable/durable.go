@@ -1,6 +1,5 @@
-// Package durable publishes files and directory trees so that they are seen
-// whole or not at all, whatever fails, also when the process is killed or the
-// power is cut.
+// Package durable publishes files and directories so that they are complete or
+// absent, whatever fails, even if the process is killed or the power is cut.
 //
 // A file is staged beside its path and renamed over it: [CreateFile]. A
 // directory, possibly with a second one on another file system, is staged in a
@@ -14,9 +13,9 @@
 //	... write ...
 //	return f.Commit()
 //
-// Whatever a killed process leaves behind is found and removed by the next call
-// on the same path. What a running one is using is protected by a lock of the
-// operating system, which ends with the process.
+// The next call on the same path finds and removes what a killed process left.
+// A lock of the operating system, which ends with the process, protects what a
+// running process uses.
 package durable
 
 import (
@@ -26,15 +25,15 @@ import (
 )
 
 var (
-	// ErrExists: there is something where the target is to be published.
+	// ErrExists: the path at which the target is to be published exists.
 	ErrExists = fault.ErrExists
 	// ErrInUse: another call or process holds the lock.
 	ErrInUse = fault.ErrInUse
-	// ErrNested: of the two directories of a target one is, or contains, the
-	// other or the place where that is staged. It is a [fault.ErrConfig].
+	// ErrNested: one of the two directories of a target is, or contains, the
+	// other or the directory in which that is staged. It is a [fault.ErrConfig].
 	ErrNested = fmt.Errorf("%w: directories overlap", fault.ErrConfig)
 )
 
-// maxAttempts bounds every retry of something that only loses to a concurrent
-// call.
+// maxAttempts bounds every retry of a step that fails only because of a
+// concurrent call.
 const maxAttempts = 100

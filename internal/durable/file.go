@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// StagedFile is a file that is written beside the path at which Commit makes it
-// appear. It is not safe for concurrent use.
+// StagedFile is a file that is written beside the path to which Commit moves it.
+// It is not safe for concurrent use.
 type StagedFile struct {
 	fsys *reserve
 	f    File
@@ -21,14 +21,14 @@ type StagedFile struct {
 
 // CreateFile stages a new file with permissions 0600 that is to replace path.
 //
-// A symbolic link at path is followed, also one whose target does not exist:
-// the file is staged beside the target and replaces that. Anything else at path
-// that is not a regular file is an error, and so is a file that a sticky
-// directory keeps for another owner. The directory must exist.
+// It follows a symbolic link at path, even a dangling one: it stages the file
+// beside the target of the link and replaces that. Anything else at path that is
+// not a regular file is an error, and so is a file that the sticky bit of its
+// directory protects from this user. The directory must exist.
 //
-// Temporary files that killed calls for the same path left there are removed.
-// Those that are being written, by this process or by another, are locked and
-// stay. On an error nothing new is left.
+// CreateFile removes temporary files that killed calls for the same path left
+// there. Those that this process or another is still writing are locked and stay.
+// On an error nothing new is left.
 func CreateFile(fsys FS, path string) (*StagedFile, error) {
 	path, err := resolveFile(fsys, path)
 	if err != nil {
@@ -63,7 +63,7 @@ func stageFile(fsys *reserve, path string) (*StagedFile, error) {
 	}
 	s := &StagedFile{fsys: fsys, f: f, path: path, temp: temp, open: true}
 	if err = fsys.TryLock(f); errors.Is(err, errors.ErrUnsupported) {
-		err = nil // then no call removes it as stale either
+		err = nil // without locks no call removes it as stale either
 	}
 	if err == nil {
 		err = stillNamed(fsys, f, temp)
@@ -74,8 +74,8 @@ func stageFile(fsys *reserve, path string) (*StagedFile, error) {
 	return s, nil
 }
 
-// stillNamed returns ErrInUse if f is no longer the file that name stands for: it
-// was removed or replaced before it was locked.
+// stillNamed returns ErrInUse if f is no longer the file at name: it was removed
+// or replaced before it was locked.
 func stillNamed(fsys FS, f File, name string) error {
 	opened, err := f.Stat()
 	if err != nil {
@@ -94,17 +94,17 @@ func stillNamed(fsys FS, f File, name string) error {
 	return nil
 }
 
-// File is the open temporary file, for the operations of FS that take one.
+// File returns the open temporary file, for the operations of FS that take one.
 func (s *StagedFile) File() File { return s.f }
 
-// Commit makes the file durable and puts it at its path, in one step: readers see
+// Commit makes the file durable and moves it to its path in one step: readers see
 // the old content or the new one. On nil, file and directory are synced.
 //
-// On an error the old file is still at the path, or there again: it is kept under
-// a second name until the directory is synced. There are two exceptions: where the
-// file system has no hard links, and where the disk fails again while the old name
-// is restored, the path has the new content, which is whole but may not survive a
-// power cut. The error says so.
+// On an error the old file is still at the path, or there again: Commit keeps it
+// under a second name until the directory is synced. There are two exceptions: if
+// the file system has no hard links, or the disk fails again while Commit restores
+// the old name, the path has the new content, which is complete but may not survive
+// a power cut. The error says so.
 func (s *StagedFile) Commit() error {
 	if s.done {
 		return fs.ErrClosed
@@ -112,8 +112,8 @@ func (s *StagedFile) Commit() error {
 	if err := s.f.Sync(); err != nil {
 		return err
 	}
-	// By descriptor: by name, Windows would look its identity up when it has
-	// another.
+	// By descriptor: by name, Windows would look up the identity of the file only
+	// when it is compared, and the file has another name by then.
 	staged, err := s.f.Stat()
 	if err != nil {
 		return err
@@ -133,8 +133,8 @@ func (s *StagedFile) Commit() error {
 	s.done = true
 	err = errors.Join(s.close(), s.fsys.SyncDir(filepath.Dir(s.path)), s.fsys.drop())
 	if err == nil {
-		// That the second name goes need not be synced: should it come back,
-		// it is a stale temporary.
+		// This removal need not be synced: if the second name comes back, it
+		// is a stale temporary file.
 		err = old.forget(s.fsys)
 	}
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *StagedFile) Commit() error {
 	return nil
 }
 
-// oldFile is what stood at the path before.
+// oldFile is the file that was at the path before.
 type oldFile struct {
 	exists bool
 	backup string // its second name, empty if it has none
@@ -157,7 +157,7 @@ func (o oldFile) forget(fsys FS) error {
 }
 
 func (s *StagedFile) keepOld() (oldFile, error) {
-	if err := checkReplaceable(s.fsys, s.path); err != nil { // it may be there since
+	if err := checkReplaceable(s.fsys, s.path); err != nil { // it may be newer than the first check
 		return oldFile{}, err
 	}
 	backup := tempName(s.path)
@@ -173,8 +173,8 @@ func (s *StagedFile) keepOld() (oldFile, error) {
 	return oldFile{}, err
 }
 
-// checkReplaceable returns an error if a sticky directory keeps what stands at
-// path for its owner: a second name for it could not be removed.
+// checkReplaceable returns an error if the sticky bit of its directory protects the
+// file at path from this user: a second name of it could not be removed.
 func checkReplaceable(fsys FS, path string) error {
 	dir, err := fsys.Lstat(filepath.Dir(path))
 	if err != nil || dir.Mode()&fs.ModeSticky == 0 {
@@ -193,7 +193,7 @@ func checkReplaceable(fsys FS, path string) error {
 	return nil
 }
 
-// rollBack puts back what stood at the path, unless another call has published
+// rollBack restores the old file at the path, unless another call has published
 // there since.
 func (s *StagedFile) rollBack(staged fs.FileInfo, old oldFile) error {
 	now, err := s.fsys.Lstat(s.path)
@@ -210,7 +210,7 @@ func (s *StagedFile) rollBack(staged fs.FileInfo, old oldFile) error {
 		err = errors.ErrUnsupported
 	}
 	if err != nil {
-		return fmt.Errorf("the new file stays, it may not survive a power cut: %w", err)
+		return fmt.Errorf("restore the old file: %w; the new file stays at %s and may not survive a power cut", err, s.path)
 	}
 	return s.fsys.SyncDir(filepath.Dir(s.path))
 }

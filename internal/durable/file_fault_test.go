@@ -78,8 +78,8 @@ func (f kindFault) Before(op durabletest.Op) error {
 
 func (kindFault) After(durabletest.Op, error) {}
 
-// If somebody else publishes before the failed call takes its file back, theirs
-// stays.
+// If another call publishes before the failed call removes its file, the file of
+// the other call stays.
 func TestFileRollBackSparesOthers(t *testing.T) {
 	for name, publishTheirs := range map[string]func(path string) error{
 		"a call": func(path string) error { return save(wrap(), path, "theirs") },
@@ -109,9 +109,9 @@ func TestFileRollBackSparesOthers(t *testing.T) {
 	}
 }
 
-// What is put back is synced as well, as far as that goes.
+// A restored old file is synced too, if the disk allows it.
 func TestFileRollBackIsSynced(t *testing.T) {
-	for name, old := range map[string]string{"file taken back": "", "file put back": "old"} {
+	for name, old := range map[string]string{"file new rolled back": "", "file old restored": "old"} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			path := filepath.Join(root, "db")
@@ -133,8 +133,8 @@ func TestFileRollBackIsSynced(t *testing.T) {
 	}
 }
 
-// Somebody who removes stale temporaries may take a new one for stale before it
-// is locked, or remove a stale one first.
+// Another call that removes stale temporary files may mistake a new one for stale
+// before it is locked, or remove a stale one first.
 func TestFileTemporaryRemoved(t *testing.T) {
 	for kind, stale := range map[string]string{"lock": "", "open": ".db.0123456789abcdef.part"} {
 		t.Run(kind, func(t *testing.T) {

@@ -138,7 +138,7 @@ func TestFileRefused(t *testing.T) {
 	require.ErrorContains(t, err, "is a directory")
 	for _, path := range []string{"", filepath.Join(root, "file") + "/", filepath.Join(root, "dir") + "/"} {
 		_, err = durable.CreateFile(durable.OS, path)
-		require.ErrorContains(t, err, "names no file")
+		require.ErrorContains(t, err, "does not name a file")
 	}
 	_, err = durable.CreateFile(durable.OS, filepath.Join(root, "missing", "db"))
 	require.ErrorIs(t, err, fs.ErrNotExist)

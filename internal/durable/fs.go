@@ -29,12 +29,12 @@ type File interface {
 // function of the same name in package os does. Implementations are safe for
 // concurrent use.
 type FS interface {
-	// OpenFile is [os.OpenFile], except that a file made with os.O_CREATE has
-	// exactly the permissions perm, whatever the umask, where the file system
-	// keeps them.
+	// OpenFile is [os.OpenFile], except that a file created with os.O_CREATE has
+	// exactly the permissions perm, whatever the umask, if the file system
+	// stores permissions.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 
-	// Mkdir is [os.Mkdir], with the permissions perm in the same way.
+	// Mkdir is [os.Mkdir], with exactly the permissions perm in the same way.
 	Mkdir(name string, perm fs.FileMode) error
 
 	Link(oldname, newname string) error
@@ -49,53 +49,53 @@ type FS interface {
 
 	// RenameNoReplace renames a directory, and fails with fs.ErrExist when
 	// newpath exists, even as an empty directory. On Linux and macOS the check
-	// and the rename are one step where the file system can do that.
+	// and the rename are one step if the file system supports it.
 	RenameNoReplace(oldpath, newpath string) error
 
-	// SyncDir makes the entries of a directory durable. It does nothing where
-	// directories cannot be synced.
+	// SyncDir makes the entries of a directory durable. It does nothing if the
+	// file system cannot sync directories.
 	SyncDir(name string) error
 
-	// FreeSpace is the number of bytes that this user may still write on the
-	// file system of name or, if that does not exist, of its nearest ancestor
-	// that does. It is errors.ErrUnsupported where that is not known.
+	// FreeSpace returns the number of bytes that this user may still write on
+	// the file system of name or, if that does not exist, of its nearest
+	// existing ancestor. The error is errors.ErrUnsupported if it is not known.
 	FreeSpace(name string) (int64, error)
 
 	// CopyRange lets the kernel copy n bytes between files of this FS, without
 	// moving their offsets. It returns how many bytes it copied, which may be
 	// fewer; 0 and nil mean the end of src, or a file system that cannot do
-	// it. An error that matches errors.ErrUnsupported means that reading and
-	// writing is the only way.
+	// it. An error that matches errors.ErrUnsupported means that the caller
+	// has to read and write instead.
 	CopyRange(dst File, dstOff int64, src File, srcOff, n int64) (int64, error)
 
 	// Allocate grows an empty file to size bytes of zeros and reserves space
-	// for them where the file system can.
+	// for them if the file system can.
 	Allocate(f File, size int64) error
 
 	// StartWriteback asks the kernel to begin writing a range of bytes to the
 	// disk, and does not wait. It promises nothing: only Sync does.
 	StartWriteback(f File, off, n int64) error
 
-	// AwaitWriteback waits until the kernel has written a range of bytes, where
-	// it can be asked. It promises nothing either.
+	// AwaitWriteback waits until the kernel has written a range of bytes, if the
+	// kernel offers that. It promises nothing either.
 	AwaitWriteback(f File, off, n int64) error
 
-	// DropCache takes a range of bytes that is written out of the page cache,
-	// where the kernel takes the advice.
+	// DropCache removes a range of bytes from the page cache, if they are written
+	// back and the kernel takes the advice.
 	DropCache(f File, off, n int64)
 
-	// TryLock takes the exclusive lock of an open file, held until it is
-	// closed. It is ErrInUse at once if the file is locked already, in this process or
-	// another, and errors.ErrUnsupported where there are no locks.
+	// TryLock takes the exclusive lock of an open file, held until it is closed.
+	// It returns ErrInUse at once if this process or another has locked the file,
+	// and errors.ErrUnsupported if there are no locks.
 	TryLock(f File) error
 
-	// Unlock gives up the lock. Closing the file does so too, but not at once
-	// while a process that is just being started has a copy of the descriptor.
+	// Unlock releases the lock. Closing the file does too, but not at once while
+	// a process that is just being started has a copy of the descriptor.
 	Unlock(f File) error
 }
 
-// OS is the file system of the operating system. Calls that a signal
-// interrupts are repeated.
+// OS is the file system of the operating system. It repeats calls that a signal
+// interrupts.
 var OS FS = osFS{}
 
 type osFS struct{}
@@ -172,8 +172,8 @@ func (osFS) FreeSpace(name string) (int64, error) {
 	}
 }
 
-// SameDevice says whether two files or directories are on one file system. Where
-// that is not told, as on Windows, it says no.
+// SameDevice reports whether two files or directories are on one file system. If
+// that is not known, as on Windows, it returns false.
 func SameDevice(fsys FS, a, b string) (bool, error) {
 	infoA, err := fsys.Lstat(a)
 	if err != nil {
@@ -186,7 +186,7 @@ func SameDevice(fsys FS, a, b string) (bool, error) {
 	return sameDevice(infoA, infoB), nil
 }
 
-// saturate is count times size, or the largest int64 where that is more.
+// saturate returns count times size, or the largest int64 if that is more.
 func saturate(count, size uint64) int64 {
 	hi, lo := bits.Mul64(count, size)
 	if hi != 0 || lo > math.MaxInt64 {

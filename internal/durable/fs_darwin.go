@@ -24,7 +24,7 @@ func freeSpace(name string) (int64, error) {
 	if err := retryEINTR(func() error { return unix.Statfs(name, &st) }); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	if st.Blocks == 0 { // as from FUSE where it is not known
+	if st.Blocks == 0 { // from FUSE, if it is not known
 		return 0, errors.ErrUnsupported
 	}
 	return saturate(st.Bavail, uint64(st.Bsize)), nil

@@ -22,11 +22,11 @@ func renameNoReplace(oldpath, newpath string) error {
 	return &os.LinkError{Op: "renameat2", Old: oldpath, New: newpath, Err: err}
 }
 
-// chmodNoFollow is what the C library makes of fchmodat(2) where the kernel, up
-// to 6.5, cannot leave symbolic links alone.
+// chmodNoFollow does what the fchmodat of the C library does on a kernel, up to
+// 6.5, that cannot do it without following symbolic links.
 func chmodNoFollow(name string, mode uint32) error {
 	err := unix.Fchmodat(unix.AT_FDCWD, name, mode, unix.AT_SYMLINK_NOFOLLOW)
-	if err != unix.EOPNOTSUPP && err != unix.EPERM { // which a sandbox says as well
+	if err != unix.EOPNOTSUPP && err != unix.EPERM { // EPERM may come from a sandbox
 		return err
 	}
 	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -46,7 +46,7 @@ func freeSpace(name string) (int64, error) {
 	if err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	if st.Blocks == 0 { // as from FUSE where it is not known
+	if st.Blocks == 0 { // from FUSE, if it is not known
 		return 0, errors.ErrUnsupported
 	}
 	unit := st.Frsize
@@ -55,7 +55,7 @@ func freeSpace(name string) (int64, error) {
 	}
 	blocks := st.Bavail
 	if st.Type == unix.EXT4_SUPER_MAGIC && os.Geteuid() == 0 {
-		blocks = st.Bfree // with those that are reserved for root
+		blocks = st.Bfree // includes those reserved for root
 	}
 	return saturate(blocks, uint64(unit)), nil
 }
@@ -99,22 +99,22 @@ func awaitWriteback(f *os.File, off, n int64) error {
 }
 
 func dropCache(f *os.File, off, n int64) {
-	// An advice: that it is not taken is no error.
+	// This is advice: it is not an error if the kernel does not take it.
 	_ = withFd(f, func(fd uintptr) error { return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED) })
 }
 
 func syncRange(f *os.File, off, n int64, flags int) error {
 	err := withFd(f, func(fd uintptr) error { return unix.SyncFileRange(int(fd), off, n, flags) })
-	if err == nil || isUnavailable(err) || err == unix.ESPIPE { // this is no file with a place on a disk
+	if err == nil || isUnavailable(err) || err == unix.ESPIPE { // not a file on a disk
 		return nil
 	}
-	// That of a write, perhaps, which the kernel tells once.
+	// It may be the error of an earlier write, which the kernel reports only once.
 	return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}
 }
 
-// isUnavailable says whether a system call is not to be had: the kernel does not
-// know it, or its flags, a sandbox denies it, or this file system cannot do it.
-// Which of these says so depends on all three.
+// isUnavailable reports whether a system call is unavailable: the kernel does not
+// know it or its flags, a sandbox denies it, or this file system does not support
+// it. Which errno that gives depends on all three.
 func isUnavailable(err error) bool {
 	switch err {
 	case unix.ENOSYS, unix.EINVAL, unix.EOPNOTSUPP, unix.EPERM, unix.ENOLCK:

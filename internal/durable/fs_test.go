@@ -141,20 +141,20 @@ func TestCopyRangeOnlyReadable(t *testing.T) {
 	require.NoError(t, dst.Close())
 }
 
-// Between two file systems either all arrives or the caller is told.
+// Between two file systems CopyRange either copies all bytes or returns an error.
 func TestCopyRangeAcross(t *testing.T) {
 	src := create(t, filepath.Join(t.TempDir(), "src"), "0123456789")
 	t.Setenv("TMPDIR", diskDir)
-	far, err := os.MkdirTemp("", "")
+	otherDisk, err := os.MkdirTemp("", "")
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(far)) })
-	dst := create(t, filepath.Join(far, "dst"), "")
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(otherDisk)) })
+	dst := create(t, filepath.Join(otherDisk, "dst"), "")
 	n, err := durable.OS.CopyRange(dst, 0, src, 0, 10)
 	if err != nil {
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 		require.Zero(t, n)
 	}
-	got, err := os.ReadFile(filepath.Join(far, "dst"))
+	got, err := os.ReadFile(filepath.Join(otherDisk, "dst"))
 	require.NoError(t, err)
 	require.Equal(t, "0123456789"[:n], string(got))
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openFilesAreBusy: a file can be renamed and removed while it is open.
+// openFilesAreBusy is false: an open file can be renamed and removed.
 const openFilesAreBusy = false
 
 func (osFS) SyncDir(name string) error {
@@ -24,8 +24,7 @@ func (osFS) SyncDir(name string) error {
 	return errors.Join(ignoreNoSync(d.Sync()), d.Close())
 }
 
-// ignoreNoSync makes nothing of the answer of a file system that cannot sync a
-// directory.
+// ignoreNoSync drops the error of a file system that cannot sync a directory.
 func ignoreNoSync(err error) error {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		return nil
@@ -33,7 +32,7 @@ func ignoreNoSync(err error) error {
 	return err
 }
 
-// setFileMode gives a file that was just made the permissions that the umask has
+// setFileMode gives a file that was just created the permissions that the umask
 // withheld.
 func setFileMode(f *os.File, perm fs.FileMode) error {
 	info, err := f.Stat()
@@ -50,7 +49,7 @@ func setDirMode(name string, perm fs.FileMode) error {
 		return err
 	}
 	mode := uint32(perm)
-	if info.Mode()&fs.ModeSetgid != 0 { // from above
+	if info.Mode()&fs.ModeSetgid != 0 { // inherited from the parent
 		mode |= unix.S_ISGID
 	}
 	err = retryEINTR(func() error { return chmodNoFollow(name, mode) })
@@ -60,8 +59,8 @@ func setDirMode(name string, perm fs.FileMode) error {
 	return nil
 }
 
-// ignoreNoModes makes nothing of the answer of a file system that keeps no
-// permissions, or other ones.
+// ignoreNoModes drops the error of a file system that does not store permissions,
+// or not these.
 func ignoreNoModes(err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
 		return nil
@@ -77,20 +76,20 @@ func retryEINTR(fn func() error) error {
 	}
 }
 
-// ownsEither says whether this process may remove what a sticky directory keeps
-// for the owners of the two files.
+// ownsEither reports whether this process owns a or b, or is root: it may then
+// remove file b in the sticky directory a.
 func ownsEither(a, b fs.FileInfo) bool {
 	self := os.Geteuid()
 	return self == 0 || owner(a) == self || owner(b) == self
 }
 
-// others are the bits of those who may write besides the owner.
+// others are the permission bits with which others than the owner may write.
 const others = 0o022
 
-// isForeign says whether a directory found at path may be another user's doing,
-// who could change what is in it: others can write to parent, and the directory
-// is not like one that this process makes.
-func isForeign(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
+// ofOtherUser reports whether another user may have created the directory at path,
+// and could change what is in it: others can write to parent, and the directory is
+// not like one that this process creates.
+func ofOtherUser(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
 	switch {
 	case parent.Mode()&others == 0:
 		return false, nil
@@ -99,7 +98,7 @@ func isForeign(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
 	case owner(dir) == os.Geteuid() && dir.Mode()&others == 0:
 		return false, nil
 	}
-	// Or every directory looks like that here.
+	// Unless every directory looks like that here.
 	own, err := probe(fsys, path)
 	if errors.Is(err, fs.ErrPermission) {
 		return true, nil
@@ -111,13 +110,13 @@ func isForeign(fsys FS, path string, parent, dir fs.FileInfo) (bool, error) {
 	return owner(dir) != owner(own) || keepsModes && dir.Mode()&others != 0, nil
 }
 
-// probePerm is what the owner of few files has, and no file on a file system
+// probePerm are permissions that few files have, and none on a file system
 // without modes.
 const probePerm = 0o200
 
-// probe makes a file in dir, removes it, and returns what it looked like. Others
-// who can write to dir may rename or replace the file, but cannot change what its
-// descriptor shows; and its name is one that recover clears away.
+// probe creates a file in dir, removes it, and returns its FileInfo. Others who can
+// write to dir may rename or replace the file, but cannot change what its
+// descriptor shows. Its name is one that recover removes.
 func probe(fsys FS, dir string) (info fs.FileInfo, err error) {
 	name := filepath.Join(dir, trashPrefix+randomName())
 	f, err := fsys.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, probePerm)
@@ -126,7 +125,7 @@ func probe(fsys FS, dir string) (info fs.FileInfo, err error) {
 	}
 	defer func() {
 		rerr := ignoreNotExist(fsys.Remove(name))
-		if rerr != nil { // the next call is the first to try again
+		if rerr != nil { // nothing else would try again before the next call
 			rerr = errors.Join(rerr, ignoreNotExist(fsys.Remove(name)))
 		}
 		err = errors.Join(err, rerr, f.Close())
@@ -134,7 +133,8 @@ func probe(fsys FS, dir string) (info fs.FileInfo, err error) {
 	return f.Stat()
 }
 
-// owner is the user whose file it is, or this one where that is not told.
+// owner returns the user id of the owner, or that of this process if the owner is
+// not known.
 func owner(info fs.FileInfo) int {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int(st.Uid)
@@ -148,9 +148,9 @@ func sameDevice(a, b fs.FileInfo) bool {
 	return aok && bok && sa.Dev == sb.Dev
 }
 
-// isNotLinkable says whether link(2) wants no second name for this file: it has
-// too many, it belongs to another project of XFS than the directory, or the file
-// system does not know what to make of it.
+// isNotLinkable reports whether link(2) refuses a second name for this file: it has
+// too many, it belongs to another XFS project than the directory, or the file
+// system does not support it.
 func isNotLinkable(err error) bool {
 	return slices.ContainsFunc([]error{unix.EMLINK, unix.EXDEV, unix.EINVAL, unix.ENOLCK}, func(errno error) bool {
 		return errors.Is(err, errno)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// openFilesAreBusy: a file can be neither renamed nor removed while it is open.
+// openFilesAreBusy is true: an open file can be neither renamed nor removed.
 const openFilesAreBusy = true
 
 // renameNoReplace leaves it to os.Rename, which never replaces a directory.
@@ -33,11 +33,11 @@ func ignoreNoSync(err error) error { return err }
 func (osFS) SyncDir(string) error { return nil }
 
 func tryLock(f *os.File) error {
-	const farOff = 1 << 30 // locks are mandatory, so lock a byte that is never read
+	const lockOffset = 1 << 30 // high half; locks are mandatory, so lock a byte that is never read
 	err := withFd(f, func(fd uintptr) error {
 		return windows.LockFileEx(windows.Handle(fd),
 			windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,
-			0, 1, 0, &windows.Overlapped{OffsetHigh: farOff})
+			0, 1, 0, &windows.Overlapped{OffsetHigh: lockOffset})
 	})
 	switch err {
 	case nil:
@@ -48,7 +48,8 @@ func tryLock(f *os.File) error {
 	return &fs.PathError{Op: "LockFileEx", Path: f.Name(), Err: err}
 }
 
-// unlock leaves it to closing: processes that are started get no copies.
+// unlock does nothing: closing releases the lock, since new processes inherit no
+// handle.
 func unlock(*os.File) error { return nil }
 
 // setFileMode and setDirMode: there is no umask.
@@ -63,7 +64,7 @@ func ownsEither(_, _ fs.FileInfo) bool { return true }
 
 func sameDevice(_, _ fs.FileInfo) bool { return false }
 
-// isForeign: permissions are not looked at.
-func isForeign(FS, string, fs.FileInfo, fs.FileInfo) (bool, error) { return false, nil }
+// ofOtherUser does not check permissions on Windows.
+func ofOtherUser(FS, string, fs.FileInfo, fs.FileInfo) (bool, error) { return false, nil }
 
 func isNotLinkable(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_LINKS) }

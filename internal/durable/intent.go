@@ -14,40 +14,40 @@ import (
 	"unicode/utf8"
 )
 
-// prefixSize is how many bytes of each file an intent remembers by digest. A
-// log that is used grows from its first bytes on, in a file that may have been
-// given its full size at once.
+// prefixSize is how many bytes of each file an intent remembers by checksum. A
+// log in use is written from its first bytes on, in a file that may have its full
+// size from the beginning.
 const prefixSize = 1 << 20
 
-// maxIntent is the size in bytes beyond which a file is not taken for an intent.
+// maxIntent is the size in bytes of the largest file that is read as an intent.
 const maxIntent = 16 << 20
 
-// intent is what a killed call leaves to say that a directory it published
-// means nothing without another one that it did not come to publish. It is
-// written before the first is published and goes after the last.
+// intent tells later calls that a directory is worth nothing without a second one
+// that the killed call did not publish. It is written before the first publication
+// and removed after the last.
 type intent struct {
 	// Name is the directory published early, in the parent of the lock
 	// directory that holds the intent.
 	Name fileName `json:"name"`
 	// Commit is the path whose presence means that everything is published.
 	Commit fileName `json:"commit"`
-	// Staged is the lock directory in which Commit is staged until then, and ID
-	// what the lock file in it says meanwhile, which no other call's does.
+	// Staged is the lock directory in which Commit is staged until then. ID is
+	// the content of its lock file meanwhile, unique to the call.
 	Staged fileName `json:"staged"`
 	ID     string   `json:"id"`
 	// Content is what Name held. If it holds anything else, it is in use.
 	Content []entry `json:"content"`
 }
 
-// entry is one file or directory of a published tree.
+// entry is one file or directory in a published directory.
 type entry struct {
-	Path   fileName `json:"path"`             // below the tree, with slashes
+	Path   fileName `json:"path"`             // below the published directory, with slashes
 	Size   int64    `json:"size"`             // bytes; -1 for a directory
 	Prefix string   `json:"sha256,omitempty"` // SHA-256 of the first prefixSize bytes
 }
 
-// fileName is a name or a path. In JSON it is a string, or, since that cannot
-// hold all that a file system can, an array with its bytes in base64.
+// fileName is a name or a path. In JSON it is a string, or, if it is not UTF-8, an
+// array with its bytes in base64.
 type fileName string
 
 func (n fileName) MarshalJSON() ([]byte, error) {
@@ -67,8 +67,8 @@ func (n *fileName) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// describe lists what a tree holds, in lexical order. It is errIrregular if
-// that is not files and directories only.
+// describe lists what is below root, in lexical order. It returns errIrregular for
+// anything but files and directories.
 func describe(fsys FS, root string) ([]entry, error) {
 	var list []entry
 	var walk func(dir string, rel fileName) error
@@ -90,7 +90,7 @@ func describe(fsys FS, root string) ([]entry, error) {
 			case !e.Type().IsRegular():
 				return fmt.Errorf("%s: %w", name, errIrregular)
 			}
-			if at.Size, at.Prefix, err = digestPrefix(fsys, name); err != nil {
+			if at.Size, at.Prefix, err = hashPrefix(fsys, name); err != nil {
 				return err
 			}
 			list = append(list, at)
@@ -103,7 +103,7 @@ func describe(fsys FS, root string) ([]entry, error) {
 
 var errIrregular = errors.New("neither a file nor a directory")
 
-func digestPrefix(fsys FS, name string) (size int64, prefix string, err error) {
+func hashPrefix(fsys FS, name string) (size int64, prefix string, err error) {
 	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return 0, "", err
@@ -120,7 +120,7 @@ func digestPrefix(fsys FS, name string) (size int64, prefix string, err error) {
 	return info.Size(), hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// writeIntent makes the intent durable in l, which it makes anew if it is
+// writeIntent makes the intent durable in l. It creates the directory again if l is
 // released already.
 func (l *lockDir) writeIntent(in *intent) error {
 	data, err := json.Marshal(in)
@@ -152,8 +152,8 @@ func (l *lockDir) writeIntent(in *intent) error {
 	return l.fsys.SyncDir(filepath.Dir(l.path))
 }
 
-// readIntent returns the intent in l. ok is false if there is none, or one that
-// was never finished: then nothing was published.
+// readIntent returns the intent in l. ok is false if there is none, or only an
+// incomplete one: then nothing was published.
 func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 	f, err := l.fsys.OpenFile(l.join(intentName), os.O_RDONLY, 0)
 	if err != nil {
@@ -169,10 +169,9 @@ func (l *lockDir) readIntent() (in intent, ok bool, err error) {
 }
 
 // withdraw removes the directory that a killed call published early, unless
-// that call published everything, or the directory has changed since.
-// While it cannot tell whether everything was published, it is ErrExists, and
-// the intent stays for a call that can. dir is where the present call is about to
-// publish.
+// that call published everything, or the directory has changed since. If it
+// cannot tell whether everything was published, it returns ErrExists, and the
+// intent stays for a call that can. dir is where the present call will publish.
 func (l *lockDir) withdraw(in intent, dir string) error {
 	committed, inDoubt, err := in.committed(l.fsys, dir)
 	if err != nil || committed {
@@ -197,23 +196,22 @@ func (l *lockDir) withdraw(in intent, dir string) error {
 		return nil
 	}
 	if inDoubt {
-		return fmt.Errorf("%s %w: an interrupted call made it for %s, which was moved or removed since; "+
+		return fmt.Errorf("%s %w: an interrupted call created it for %s, which was moved or removed since; "+
 			"move that back, or remove %s", early, ErrExists, in.Commit, early)
 	}
 	return l.trash(early)
 }
 
-// committed reports whether the killed call published everything, or that there
-// is doubt.
+// committed reports whether the killed call published everything, or that it is in
+// doubt.
 //
-// The last rename takes away what is staged. While that is still staged, nothing
-// is committed. Once it is neither staged nor published, the published directory,
-// or what was staged, was moved away, or a later call for that directory removed
-// what was staged. On a disk that writes a rename in two steps
-// a power cut can do it as well, so a call for the same directory, which does not
-// exist, starts afresh.
+// While Commit is still staged, nothing is committed: the last rename moves it out
+// of staging. If it is neither staged nor published, someone moved the published
+// or the staged directory away, or a later call for that directory removed what
+// was staged. On a disk that writes a rename in two steps a power cut can have the
+// same effect, so a call for the same directory, which does not exist, starts over.
 //
-// The killed call may have known the directory dir by another path.
+// The killed call may have used another path for the directory dir.
 func (in *intent) committed(fsys FS, dir string) (committed, inDoubt bool, err error) {
 	commit := string(in.Commit)
 	for _, path := range []string{commit, filepath.Join(dir, filepath.Base(commit))} {
@@ -230,8 +228,8 @@ func (in *intent) committed(fsys FS, dir string) (committed, inDoubt bool, err e
 	return false, !within || rel != ".", err
 }
 
-// isStaged reports whether something is staged in a lock directory by the call
-// that named its commit id.
+// isStaged reports whether a lock directory holds something staged by the call
+// whose commit is named id.
 func isStaged(fsys FS, lock, id string) (staged bool, err error) {
 	f, err := fsys.OpenFile(filepath.Join(lock, lockName), os.O_RDONLY, 0)
 	if isAbsent(err) {
@@ -264,8 +262,8 @@ func (l *lockDir) nameCommit(id string) error {
 	return l.f.Sync()
 }
 
-// forgetCommit takes the name away that a killed call gave its commit, before
-// anything is staged that could be taken for it.
+// forgetCommit removes the id of a killed call's commit, before anything is staged
+// that could be mistaken for it.
 func (l *lockDir) forgetCommit() error {
 	info, err := l.f.Stat()
 	if err != nil || info.Size() == 0 {

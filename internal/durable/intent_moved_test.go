@@ -57,8 +57,8 @@ func (l layout) requireMendedElsewhere(t *testing.T, root string, torn bool) {
 	require.Equal(t, db, list(t, root)["away/data/member/snap/db"])
 }
 
-// A killed call may have come to its commit point, and somebody may have moved
-// the data directory away since.
+// A killed call may have reached its commit point, and the user may have moved the
+// data directory away since.
 func TestKilledThenElsewhere(t *testing.T) {
 	for _, l := range early() {
 		t.Run(l.name, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestKilledMovedAwayAndBack(t *testing.T) {
 				for range 2 {
 					err := publish(wrap(), l.elsewhere(root))
 					require.ErrorIs(t, err, durable.ErrExists)
-					require.ErrorContains(t, err, "an interrupted call made it for "+volume)
+					require.ErrorContains(t, err, "an interrupted call created it for "+volume)
 				}
 				require.NoError(t, os.Rename(away, volume))
 				l.requireMended(t, root)

@@ -58,7 +58,7 @@ func TestEarlyWALIsRemoved(t *testing.T) {
 	}
 }
 
-// A WAL directory that somebody has used, or only touched, is never removed.
+// A WAL directory that was used, or only touched, is never removed.
 func TestEarlyWALInUseStays(t *testing.T) {
 	for name, touch := range map[string]func(t *testing.T, wal string){
 		"appended": func(t *testing.T, wal string) {
@@ -211,7 +211,7 @@ func TestCommittedElsewhere(t *testing.T) {
 	require.Equal(t, l.complete(), got)
 }
 
-// A directory that somebody made at the target after the kill is not the commit.
+// A directory created at the target after the kill is not the commit.
 func TestEmptyDirIsNoCommit(t *testing.T) {
 	l := layouts[1]
 	root := killBetween(t, l)
@@ -234,8 +234,8 @@ func TestEmptyDirIsNoCommit(t *testing.T) {
 	require.Equal(t, l.complete(), list(t, root))
 }
 
-// What is no intent is not obeyed.
-func TestForeignIntent(t *testing.T) {
+// A file that is not a valid intent has no effect.
+func TestMalformedIntent(t *testing.T) {
 	for name, content := range map[string]string{
 		"torn":   `{"name":"wal","commit":"/x/me`,
 		"empty":  ``,

@@ -12,9 +12,9 @@ import (
 	"etcd.example/snapshot/internal/snaptest/short"
 )
 
-// A fault while a call looks at what a killed one left ends that call. The next
-// one finds everything that it has to know: what was left is not taken for
-// somebody's, nor removed without its intent.
+// A fault while a call inspects what a killed one left ends that call. The next
+// call still has all the information: it does not mistake the leftovers for the
+// user's files, and does not remove them without their intent.
 func TestFaultWhileLeftoversAreLookedAt(t *testing.T) {
 	for name, isMoment := range map[string]func(l layout, root string) bool{
 		"between": func(l layout, root string) bool {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// What a lock directory may hold. A directory of that name with anything else
-// in it is not ours.
+// The names that a lock directory may hold. A directory with any other entry is
+// not a lock directory of this package.
 const (
 	lockName    = "lock"
 	treeName    = "tree"
@@ -18,28 +18,27 @@ const (
 	trashPrefix = "trash-"
 )
 
-// errNotOurs: the name of the lock directory is taken.
+// errNotOurs: the path of the lock directory is something else.
 var errNotOurs = errors.New("in the way of staging")
 
-// lockDir is the directory in which one target is staged. The
-// call that has locked the file "lock" in it owns all of it; the lock ends with
-// the process.
+// lockDir is the directory in which one target is staged. The call that has locked
+// the file "lock" in it owns all of it; the lock ends with the process.
 type lockDir struct {
 	fsys FS
 	path string
 	f    File // the lock file; nil once closed
-	free bool // the lock file is removed: the directory may be another's
-	// recovered: what a killed call left is removed. Before that it may be
-	// needed by the next call, the intent above all.
+	free bool // the lock file is removed: another call may own the directory
+	// recovered: what a killed call left is removed. Before that, the next call
+	// may need it, above all the intent.
 	recovered bool
-	// lockless: there are no locks here. The directory belongs to the call that
-	// made it, until that removes it.
+	// lockless: the file system has no locks. The directory belongs to the call
+	// that created it, until that call removes it.
 	lockless bool
 }
 
-// acquire makes and locks a lock directory. What it holds already is what a
-// killed call left. It is ErrInUse if another call has locked it, and a
-// retryError if its parent is gone.
+// acquire creates and locks a lock directory. If it holds something already, a
+// killed call left that. The error is ErrInUse if another call has locked it, and
+// a retryError if its parent is gone.
 func acquire(fsys FS, path string) (*lockDir, error) {
 	var last *retryError
 	for range maxAttempts {
@@ -56,7 +55,7 @@ func acquire(fsys FS, path string) (*lockDir, error) {
 
 func tryAcquire(fsys FS, path string) (*lockDir, error) {
 	err := fsys.Mkdir(path, dirPerm)
-	made := err == nil
+	created := err == nil
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		if err := isOurs(fsys, path); err != nil {
@@ -69,30 +68,30 @@ func tryAcquire(fsys FS, path string) (*lockDir, error) {
 	l := &lockDir{fsys: fsys, path: path}
 	fresh, err := l.open()
 	if err != nil {
-		if made {
+		if created {
 			err = errors.Join(err, removeIfEmpty(fsys, path))
 		}
 		return nil, err
 	}
-	err = l.lock(made)
+	err = l.lock(created)
 	switch {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, ErrInUse), isRetry(err):
 		err = errors.Join(err, l.close())
-		if l.lockless && fresh { // not ours, but in the way of its owner
+		if l.lockless && fresh { // it would be in the way of the directory's owner
 			err = errors.Join(err, ignoreNotExist(fsys.Remove(l.join(lockName))))
 		}
 		return nil, err
 	}
-	// The lock file may be removed by its owner only.
-	if l.lock(made) == nil {
+	// Only the owner of the lock may remove the lock file.
+	if l.lock(created) == nil {
 		return nil, errors.Join(err, l.release(), l.close())
 	}
 	return nil, errors.Join(err, l.close())
 }
 
-// open opens the lock file, and says whether it had to make it.
+// open opens the lock file, and reports whether it created it.
 func (l *lockDir) open() (fresh bool, err error) {
 	name := l.join(lockName)
 	if l.f, err = l.fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm); err == nil {
@@ -106,14 +105,14 @@ func (l *lockDir) open() (fresh bool, err error) {
 
 func (l *lockDir) join(name string) string { return filepath.Join(l.path, name) }
 
-// lock locks the opened lock file. made says whether this call has made the
-// directory: where there are no locks, that is what decides.
-func (l *lockDir) lock(made bool) error {
+// lock locks the opened lock file. created tells whether this call has created the
+// directory: without locks, the call that did owns it.
+func (l *lockDir) lock(created bool) error {
 	err := l.fsys.TryLock(l.f)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		l.lockless = true
-		if !made {
+		if !created {
 			return fmt.Errorf("%s exists and its file system has no locks; remove it if nothing is at work there: %w", l.path, ErrInUse)
 		}
 		return nil
@@ -123,31 +122,31 @@ func (l *lockDir) lock(made bool) error {
 		return err
 	}
 	err = stillNamed(l.fsys, l.f, l.join(lockName))
-	if errors.Is(err, ErrInUse) { // its owner removed it, done
+	if errors.Is(err, ErrInUse) { // its owner has finished and removed it
 		return &retryError{fmt.Errorf("%s was removed or replaced before it was locked", l.join(lockName))}
 	}
 	return err
 }
 
-// isOurs returns an error unless path is a directory that, as far as the file
-// system tells, no other user can have made or write to, and that holds only what
-// lock directories hold.
+// isOurs returns an error unless path is a directory that holds only what lock
+// directories hold, and that, as far as the file system shows, no other user can
+// have created or can write to.
 func isOurs(fsys FS, path string) error {
 	info, err := fsys.Lstat(path)
 	if err != nil {
 		return retryIfGone(err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s is %w, move it away: it is not a directory", path, errNotOurs)
+		return fmt.Errorf("%s is %w: it is not a directory; move it away", path, errNotOurs)
 	}
 	parent, err := fsys.Lstat(filepath.Dir(path))
 	if err != nil {
 		return retryIfGone(err)
 	}
-	if foreign, err := isForeign(fsys, path, parent, info); err != nil {
+	if other, err := ofOtherUser(fsys, path, parent, info); err != nil {
 		return retryIfGone(err)
-	} else if foreign {
-		return fmt.Errorf("%s is %w, move it away: another user can write to it", path, errNotOurs)
+	} else if other {
+		return fmt.Errorf("%s is %w: another user can write to it; move it away", path, errNotOurs)
 	}
 	entries, err := fsys.ReadDir(path)
 	if err != nil {
@@ -157,15 +156,15 @@ func isOurs(fsys FS, path string) error {
 		switch name := e.Name(); {
 		case name == lockName, name == treeName, name == intentName, strings.HasPrefix(name, trashPrefix):
 		default:
-			return fmt.Errorf("%s is %w, move it away: it holds %q", path, errNotOurs, name)
+			return fmt.Errorf("%s is %w: it holds %q; move it away", path, errNotOurs, name)
 		}
 	}
 	return nil
 }
 
-// recover turns the lock directory of a killed call into an empty one. A
-// directory that the call published early is withdrawn, if dir is not published
-// and the early directory is as the call left it.
+// recover empties the lock directory of a killed call. It removes a directory that
+// the call published early, if dir is not published and the early directory is as
+// the call left it.
 func (l *lockDir) recover(dir string) error {
 	in, ok, err := l.readIntent()
 	if err == nil && ok {
@@ -196,7 +195,7 @@ func (l *lockDir) clear() error {
 	return errors.Join(errs...)
 }
 
-// release removes the lock, and the directory unless something is left in it.
+// release removes the lock file, and the directory unless something is left in it.
 // After an error it can be called again.
 func (l *lockDir) release() error {
 	if !l.free {
@@ -220,8 +219,8 @@ func (l *lockDir) release() error {
 	return removeIfEmpty(l.fsys, l.path)
 }
 
-// removeLockless removes the directory. Other calls, which find out only in it
-// that there are no locks, may put a lock file there meanwhile.
+// removeLockless removes the directory. Other calls must create a lock file in it
+// to find out that there are no locks, and may do so meanwhile.
 func (l *lockDir) removeLockless() error {
 	for range maxAttempts {
 		err := l.fsys.Remove(l.path)
@@ -244,14 +243,14 @@ func (l *lockDir) close() error {
 	return errors.Join(l.fsys.Unlock(f), f.Close())
 }
 
-// trash moves name, a published directory, out of sight in one step, and then
-// removes it. It does not need the lock.
+// trash moves name, a published directory, into the lock directory in one step, and
+// then removes it. It does not need the lock.
 func (l *lockDir) trash(name string) error {
 	bin := l.join(trashPrefix + randomName())
 	err := l.moveIn(name, bin)
 	if err == nil {
-		// Before it is taken apart: a power cut must not show half of it. What
-		// cannot be synced stays for the next call.
+		// Before removing it: after a power cut no half of it may be visible. If
+		// this fails, the directory stays for the next call.
 		err = l.fsys.SyncDir(filepath.Dir(name))
 	}
 	if err == nil {
@@ -260,8 +259,8 @@ func (l *lockDir) trash(name string) error {
 	return err
 }
 
-// moveIn renames name to bin in the lock directory, which it makes anew if the
-// lock is released already.
+// moveIn renames name to bin in the lock directory. It creates the lock directory
+// again if the lock is released already.
 func (l *lockDir) moveIn(name, bin string) error {
 	var err error
 	for range maxAttempts {

@@ -16,8 +16,8 @@ var diskDir = os.TempDir()
 const childRole = "DURABLE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(childRole); role == nobodyRole {
-		asNobody(os.Args[1], os.Args[2])
+	if role := os.Getenv(childRole); role == unprivilegedRole {
+		asUnprivileged(os.Args[1], os.Args[2])
 		return
 	} else if role != "" {
 		if err := child(role, os.Args[1:]); err != nil {
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// The sweeps make tens of thousands of small files.
+	// The sweeps create tens of thousands of small files.
 	const memory = "/dev/shm"
 	if dir, err := os.MkdirTemp(memory, ""); err == nil {
 		if os.Remove(dir) == nil && os.Setenv("TMPDIR", memory) != nil {
@@ -36,12 +36,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// nobodyRole is to do something as a user who owns nothing, and to say how it
-// went.
-const nobodyRole = "nobody"
+// unprivilegedRole makes the test binary run asUnprivileged.
+const unprivilegedRole = "unprivileged"
 
-// child stages something, says so and waits for its input to end, or for the
-// end.
+// child stages something, prints "ready" and waits until its input ends or it is
+// killed.
 func child(role string, args []string) error {
 	switch role {
 	case "file":

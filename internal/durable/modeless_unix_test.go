@@ -48,7 +48,7 @@ func (m modeless) Mkdir(name string, perm fs.FileMode) error {
 func modelessOwners(t *testing.T) map[string]int {
 	owners := map[string]int{"the process": -1}
 	if os.Geteuid() == 0 {
-		owners["somebody else"] = 1234
+		owners["another user"] = 1234
 	} else {
 		t.Log("only root can give a directory away")
 	}

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// Within reports whether path is dir or below it, and which path leads from dir
-// to it. Both are absolute, without symbolic links as far as they exist.
+// Within reports whether path is dir or below it, and returns the path from dir to
+// it. Both must be absolute, and their existing part free of symbolic links.
 //
 // One directory can have many names: it may be mounted twice, and some file
-// systems take names for one that differ in case. So directories that exist are
-// compared by identity; what does not exist yet is compared as the directory
-// above it compares the names of what it holds, as far as that can be seen.
+// systems ignore case. So Within compares directories that exist by identity. It
+// compares names that do not exist yet as the directory above them does, if it can
+// find that out.
 func Within(fsys FS, dir, path string) (rel string, within bool, err error) {
 	if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
 		return rel, true, nil
@@ -34,8 +34,7 @@ func Within(fsys FS, dir, path string) (rel string, within bool, err error) {
 	}
 }
 
-// samePath reports whether two paths stand for one file, or will when there is
-// one.
+// samePath reports whether two paths name one file, or would once it exists.
 func samePath(fsys FS, a, b string) (bool, error) {
 	for {
 		if a == b {
@@ -66,9 +65,9 @@ func samePath(fsys FS, a, b string) (bool, error) {
 	}
 }
 
-// foldsCase reports whether dir takes names for one that differ in case: there
-// is something under a name that is not listed. Where dir cannot tell, the
-// directories above it on the same file system are asked.
+// foldsCase reports whether dir ignores case: it finds an entry by a name that it
+// does not list. If dir holds nothing to test with, foldsCase tests the directories
+// above it on the same file system.
 func foldsCase(fsys FS, dir string) (bool, error) {
 	for {
 		folds, known, err := foldsListed(fsys, dir)
@@ -113,8 +112,8 @@ func foldsListed(fsys FS, dir string) (folds, known bool, err error) {
 	return false, false, nil
 }
 
-// swapCase swaps the case of ASCII letters, which every file system folds that
-// folds any.
+// swapCase swaps the case of ASCII letters. A file system that ignores case at all
+// ignores it for these.
 func swapCase(name string) string {
 	b := []byte(name)
 	for i, c := range b {

@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// maxLinks is how many symbolic links in a row are followed.
+// maxLinks is how many symbolic links in a row resolveFile follows.
 const maxLinks = 40
 
-// resolveFile returns the path of the file that path stands for, symbolic links
-// followed to the end. It is an error if there is anything but a regular file.
+// resolveFile follows symbolic links at path to the end and returns the path of the
+// file. It is an error if anything but a regular file exists there.
 func resolveFile(fsys FS, path string) (string, error) {
 	for range maxLinks {
 		if path == "" || os.IsPathSeparator(path[len(path)-1]) {
-			return "", fmt.Errorf("%q names no file", path)
+			return "", fmt.Errorf("%q does not name a file", path)
 		}
 		abs, err := Abs(fsys, path)
 		if err != nil {
@@ -55,8 +55,8 @@ func resolveFile(fsys FS, path string) (string, error) {
 }
 
 // Abs is [filepath.Abs], except that ".." after a symbolic link leads to the
-// parent of the directory that the link stands for, as it does in system calls.
-// On Windows, where it does not, it is the same.
+// parent of the directory that the link points to, as it does in system calls.
+// On Windows, where it does not, Abs is filepath.Abs.
 func Abs(fsys FS, path string) (string, error) {
 	if runtime.GOOS == "windows" {
 		return filepath.Abs(path)
@@ -82,13 +82,13 @@ func Abs(fsys FS, path string) (string, error) {
 	return abs, nil
 }
 
-// lockPath is the lock directory beside dir.
+// lockPath returns the path of the lock directory beside dir.
 func lockPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+shortBase(dir)+intoLockName)
 }
 
-// resolveParent returns the absolute path with the symbolic links above its
-// last element followed, as far as the directories exist.
+// resolveParent returns the absolute path, with symbolic links in the existing
+// directories above its last element followed.
 func resolveParent(fsys FS, path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no directory given")
@@ -112,9 +112,9 @@ func resolveParent(fsys FS, path string) (string, error) {
 		info, err := fsys.Lstat(dir)
 		if err == nil {
 			if info.Mode()&fs.ModeSymlink == 0 {
-				return "", &retryError{notFound} // made meanwhile
+				return "", &retryError{notFound} // created meanwhile
 			}
-			return "", fmt.Errorf("%s is a symbolic link to nowhere: %w", dir, fs.ErrNotExist)
+			return "", fmt.Errorf("%s is a dangling symbolic link: %w", dir, fs.ErrNotExist)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return "", err

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// The kernel is asked for one piece of a file after the other: a call cannot be
-// interrupted, and one that waits for a busy disk waits for all of its bytes. A
-// piece has as many bytes as take about pieceTime, within bounds.
+// Pieces splits kernel calls on a file into pieces: a call cannot be interrupted,
+// and one that waits for a busy disk waits for all of its bytes. A piece has as
+// many bytes as take about pieceTime, within bounds.
 const (
 	pieceTime  = 20 * time.Millisecond
 	firstPiece = 1 << 20
@@ -20,7 +20,7 @@ type Pieces struct {
 	size int64
 }
 
-// Next is how many bytes the next piece has, a power of two.
+// Next returns the size of the next piece in bytes, a power of two.
 func (p *Pieces) Next() int64 {
 	if p.size == 0 {
 		p.size = firstPiece
@@ -28,7 +28,7 @@ func (p *Pieces) Next() int64 {
 	return p.size
 }
 
-// Took learns from a call for n bytes.
+// Took adjusts the size after a call for n bytes that took d.
 func (p *Pieces) Took(n int64, d time.Duration) {
 	if d < pieceTime/2 && n >= p.size {
 		p.size = min(2*p.size, maxPiece)
@@ -38,8 +38,8 @@ func (p *Pieces) Took(n int64, d time.Duration) {
 	}
 }
 
-// Each calls do for one piece of a range after the other. A context that ends
-// waits for one call at the most.
+// Each calls do for each piece of a range in turn. When ctx ends, it returns after
+// the current call.
 func (p *Pieces) Each(ctx context.Context, off, end int64, do func(off, n int64) error) error {
 	for off < end {
 		if err := ctx.Err(); err != nil {

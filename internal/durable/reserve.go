@@ -13,19 +13,19 @@ import (
 )
 
 // reserve is an FS that can still clean up when the process has no descriptor
-// left. It keeps those directories open that will have to be synced, and
-// remembers what was made in its own, so that nothing need be opened to list
-// them.
+// left. It keeps the directories open that will have to be synced, and remembers
+// the entries of the directories that this call owns, so that it can list them
+// without opening them.
 type reserve struct {
 	FS
 
 	mu   sync.Mutex
 	held map[string]File
-	made map[string]map[string]bool // what a directory of this call's holds, by path and base name
+	made map[string]map[string]bool // entries of the directories of this call, by path and base name
 }
 
-// hold keeps dir open until drop. That it cannot be opened, which syncing it
-// takes, is better known now than when everything is staged.
+// hold keeps dir open until drop. A directory that cannot be opened cannot be
+// synced; hold shows that before anything is staged.
 func (r *reserve) hold(dir string) error {
 	if _, ok := r.held[dir]; ok {
 		return nil
@@ -54,7 +54,7 @@ func (r *reserve) drop() error {
 	return errors.Join(errs...)
 }
 
-// own says that dir belongs to this call alone, and what it holds.
+// own records that dir belongs to this call alone, and what it holds.
 func (r *reserve) own(dir string, names ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,8 +67,8 @@ func (r *reserve) own(dir string, names ...string) {
 	}
 }
 
-// note remembers, or forgets, that name is there, if it is in a directory of
-// this call's. It says whether that is so.
+// note records that name exists, or that it does not, if it is in a directory of
+// this call. It reports whether it is.
 func (r *reserve) note(name string, there bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,7 +105,7 @@ func (r *reserve) RenameNoReplace(oldpath, newpath string) error {
 	return r.moved(oldpath, newpath, r.FS.RenameNoReplace(oldpath, newpath))
 }
 
-// moved notes a rename that has succeeded, with what is below.
+// moved records a rename that has succeeded, and the new paths of what is below.
 func (r *reserve) moved(oldpath, newpath string, err error) error {
 	if err != nil {
 		return err
@@ -132,8 +132,8 @@ func (r *reserve) Remove(name string) error {
 	return err
 }
 
-// ReadDir lists a directory of this call's from memory if it cannot be opened
-// for lack of a descriptor.
+// ReadDir lists a directory of this call from memory if it cannot be opened for
+// lack of a descriptor.
 func (r *reserve) ReadDir(name string) ([]fs.DirEntry, error) {
 	entries, err := r.FS.ReadDir(name)
 	if !isExhausted(err) {
@@ -159,7 +159,7 @@ func (r *reserve) ReadDir(name string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// SyncDir uses the directory that is held where it cannot be opened once more.
+// SyncDir syncs through the held descriptor if the directory cannot be opened again.
 func (r *reserve) SyncDir(name string) error {
 	err := r.FS.SyncDir(name)
 	if f, ok := r.held[name]; ok && isExhausted(err) {
@@ -168,7 +168,7 @@ func (r *reserve) SyncDir(name string) error {
 	return err
 }
 
-// isExhausted says whether this process, or the system, has no descriptor left.
+// isExhausted reports whether this process, or the system, has no descriptor left.
 func isExhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }

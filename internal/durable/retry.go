@@ -6,16 +6,16 @@ import (
 	"io/fs"
 )
 
-// retryError says that what was just found is not so any more, as after a
-// concurrent call: start again. Its text is what was seen, and no guess at who
-// did it.
+// retryError reports that the state has changed since the last look, for instance
+// by a concurrent call: start again. Its text is what was seen; it does not guess
+// the cause.
 type retryError struct{ seen error }
 
 func (e *retryError) Error() string { return e.seen.Error() }
 
 func (e *retryError) Unwrap() error { return e.seen }
 
-// giveUp is the error after maxAttempts of them.
+// giveUp returns the error after maxAttempts retries.
 func (e *retryError) giveUp() error {
 	return fmt.Errorf("%w (tried %d times)", e.seen, maxAttempts)
 }
@@ -25,8 +25,8 @@ func isRetry(err error) bool {
 	return errors.As(err, &r)
 }
 
-// retryIfGone makes a retryError of an error that says that something is not
-// there any more.
+// retryIfGone turns an error about something that no longer exists into a
+// retryError.
 func retryIfGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &retryError{err}

@@ -15,12 +15,12 @@ const (
 	partSuffix  = ".part"
 	randomBytes = 8
 	// maxBase is the longest base name, in bytes, that temporary names repeat.
-	// File systems end names at 255 bytes, a few earlier.
+	// File systems limit names to 255 bytes, a few to less.
 	maxBase = 200
 )
 
-// shortBase is the base name of path, or a digest of it where a name made from
-// it could be too long for the file system.
+// shortBase returns the base name of path, or a hash of it if a name formed from it
+// could be too long for the file system.
 func shortBase(path string) string {
 	base := filepath.Base(path)
 	if len(base) > maxBase {
@@ -30,7 +30,7 @@ func shortBase(path string) string {
 	return base
 }
 
-// tempName is a new temporary name beside path.
+// tempName returns a new temporary name beside path.
 func tempName(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+shortBase(path)+"."+randomName()+partSuffix)
 }
@@ -41,7 +41,7 @@ func randomName() string {
 	return hex.EncodeToString(r[:])
 }
 
-// isTempName reports whether tempName could have made name for path.
+// isTempName reports whether tempName could have returned name for path.
 func isTempName(path, name string) bool {
 	name, ok := strings.CutPrefix(name, "."+shortBase(path)+".")
 	if !ok {
@@ -55,8 +55,8 @@ func isTempName(path, name string) bool {
 	return err == nil
 }
 
-// removeStale removes the temporary files for path that no call has locked.
-// Those of another user are left to that user.
+// removeStale removes the temporary files for path that no call has locked. It
+// leaves those of other users.
 func removeStale(fsys FS, path string) error {
 	entries, err := fsys.ReadDir(filepath.Dir(path))
 	if err != nil {

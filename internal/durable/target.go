@@ -13,58 +13,59 @@ const (
 	intoLockName = ".restore"
 )
 
-// TargetConfig says where a tree is to be published.
+// TargetConfig names the directories to publish.
 type TargetConfig struct {
-	// Dir is the directory to make.
+	// Dir is the directory to create.
 	Dir string
 	// WALDir is a second directory that appears together with Dir, outside of
-	// it and possibly on another file system. Empty: there is none. It must
-	// never exist.
+	// it and possibly on another file system. If empty, there is none. It must
+	// not exist.
 	WALDir string
-	// AllowEmptyDir accepts a Dir that exists and holds nothing but,
-	// possibly, "lost+found".
+	// AllowEmptyDir accepts a Dir that exists and is empty, or holds only
+	// "lost+found".
 	AllowEmptyDir bool
 }
 
-// Target is a directory, or two, being staged: locked, invisible, and removed
+// Target is one directory, or two, being staged: locked, invisible, and removed
 // by Cleanup unless Commit has published it. Its methods are not safe for
-// concurrent use; the trees may be written to concurrently.
+// concurrent use; the staged directories may be written to concurrently.
 type Target struct {
 	fsys    *reserve
 	dir     string   // real path of Dir
-	present bool     // there was something at Dir
-	into    bool     // Dir is to be published into, not made
+	present bool     // Dir existed
+	into    bool     // Dir exists: publish into it, do not create it
 	walDir  string   // real path of WALDir, empty if there is none
 	data    *lockDir // where Dir is built
 	wal     *lockDir // where WALDir is built, nil if there is none
-	created []string // missing parents that were made
+	created []string // missing parents that were created
 
 	published []publication
 	leaving   bool // the lock directories may be gone already
 	done      bool
 }
 
-// Open locks the target, removes what killed calls left of it, and makes an
-// empty tree to build in. Nothing is seen at the target until Commit.
+// Open locks the target, removes what killed calls left of it, and creates an
+// empty directory to stage in. Nothing is visible at the target until Commit.
 //
-// Symbolic links above Dir and WALDir are followed; missing directories above
-// them are made, with permissions 0700. A symbolic link at Dir is something
-// that exists; with AllowEmptyDir it is followed to the directory.
+// Open follows symbolic links above Dir and WALDir, and creates missing
+// directories above them with permissions 0700. A symbolic link at Dir is
+// ErrExists; with AllowEmptyDir it is followed to the directory.
 //
 // A new Dir "a/b" is staged in "a/.b.restore" and published by renaming. Since
-// a mount point can be neither removed nor renamed over, an existing one is
-// staged in "a/b/.restore", and then the tree must have one top entry, which is
-// renamed into Dir.
+// a mount point can be neither removed nor renamed over, an existing Dir is
+// staged in "a/b/.restore". Then one entry must be staged, which is renamed into
+// Dir.
 //
-// A lock directory that is there already, in a directory that others can write
-// to, must belong to this user and be writable by no other, as far as the file
-// system tells users and permissions apart.
+// If others can write to the parent of a lock directory that exists already, the
+// lock directory must belong to this user and be writable by no other user, as far
+// as the file system distinguishes users and permissions.
 //
-// On a file system without locks, what a killed call left looks like what a
-// running one is using: there it is ErrInUse until the user removes it.
+// On a file system without locks, Open cannot tell the leftovers of a killed call
+// from the files of a running one: there it returns ErrInUse until the user
+// removes them.
 //
 // The errors are ErrExists if Dir or WALDir exists or Dir is not empty,
-// ErrInUse at once if another call is at work on either, ErrNested if the two
+// ErrInUse, at once, if another call has locked either, ErrNested if the two
 // overlap, and errors of the file system. After an error nothing new is left.
 func Open(fsys FS, cfg TargetConfig) (*Target, error) {
 	var last *retryError
@@ -91,12 +92,12 @@ func open(fsys FS, cfg TargetConfig) (*Target, error) {
 	}
 	err = errors.Join(err, t.Cleanup())
 	if errors.Is(err, ErrExists) {
-		err = errors.Join(err, t.tidy())
+		err = errors.Join(err, t.removeLeftovers())
 	}
 	return nil, err
 }
 
-// stage locks the target and makes the empty trees.
+// stage locks the target and creates the empty directories to stage in.
 func (t *Target) stage() (err error) {
 	if t.data, err = t.lock(t.dataLock()); err != nil {
 		return err
@@ -112,7 +113,7 @@ func (t *Target) stage() (err error) {
 			return err
 		}
 	}
-	// After the intent that may ask for what is staged here.
+	// After the WAL: its intent may depend on what is staged here.
 	if err := t.data.recover(t.dir); err != nil {
 		return err
 	}
@@ -121,8 +122,8 @@ func (t *Target) stage() (err error) {
 		return err
 	}
 	if t.into {
-		// From when there was no Dir yet.
-		if err := t.tidyLock(lockPath(t.dir)); err != nil {
+		// Left by a call from before Dir existed.
+		if err := t.removeStaleLock(lockPath(t.dir)); err != nil {
 			return err
 		}
 	}
@@ -134,7 +135,7 @@ func (t *Target) stageWAL() (err error) {
 	if err := t.makeAbove(path); err != nil {
 		return err
 	}
-	// Again, now that the file system itself says which names are one.
+	// Again, now that the file system itself shows which names are the same.
 	if err := t.checkOverlap(); err != nil {
 		return err
 	}
@@ -156,16 +157,16 @@ func (t *Target) stageWAL() (err error) {
 	return t.fsys.Mkdir(t.wal.join(treeName), dirPerm)
 }
 
-// FS is the file system to fill the trees through: Cleanup knows what was made
-// through it, also when the process has no descriptor left to look.
+// FS is the file system to stage files through: Cleanup knows what was created
+// through it, even if the process has no descriptor left to list it.
 func (t *Target) FS() FS { return t.fsys }
 
-// TreeDir is the directory to fill: what it holds at Commit is what Dir then
-// holds.
+// TreeDir is the directory to stage in: what it holds at Commit is what Dir
+// holds then.
 func (t *Target) TreeDir() string { return t.data.join(treeName) }
 
-// WALTreeDir is the path at which to make the directory that becomes WALDir. It
-// does not exist yet. Empty without a WALDir.
+// WALTreeDir is the path at which to create the directory that becomes WALDir. It
+// does not exist yet. It is empty without a WALDir.
 func (t *Target) WALTreeDir() string {
 	if t.walDir == "" {
 		return ""
@@ -222,8 +223,8 @@ func (t *Target) checkOverlap() error {
 	return nil
 }
 
-// checkFree returns ErrExists if that is certain before the target is locked,
-// so that nothing is written where nothing is to be done.
+// checkFree returns ErrExists if that is certain before the target is locked:
+// then nothing is written at all.
 func (t *Target) checkFree() error {
 	switch {
 	case t.into:
@@ -250,12 +251,12 @@ func (t *Target) checkFree() error {
 	return existsError(t.walDir)
 }
 
-// checkFreeLocked looks again, now that no other call publishes.
+// checkFreeLocked checks again, now that no other call can publish.
 func (t *Target) checkFreeLocked() error {
 	if !t.into {
 		there, err := exists(t.fsys, t.dir)
 		if err == nil && there {
-			err = &retryError{fmt.Errorf("%s appears and disappears", t.dir)}
+			err = &retryError{fmt.Errorf("%s keeps appearing and disappearing", t.dir)}
 		}
 		return err
 	}
@@ -266,9 +267,9 @@ func (t *Target) checkFreeLocked() error {
 	return err
 }
 
-// tidy removes what killed calls left beside a target that exists. What an
-// intent asks for goes after it.
-func (t *Target) tidy() error {
+// removeLeftovers removes what killed calls left beside a target that exists: the
+// WAL first, whose intent depends on the rest.
+func (t *Target) removeLeftovers() error {
 	var locks []string
 	if t.walDir != "" {
 		locks = append(locks, lockPath(t.walDir))
@@ -279,16 +280,17 @@ func (t *Target) tidy() error {
 	}
 	var errs []error
 	for _, path := range locks {
-		// Another call at work will see to its own.
-		if err := t.tidyLock(path); !errors.Is(err, ErrInUse) {
+		// A running call removes its own.
+		if err := t.removeStaleLock(path); !errors.Is(err, ErrInUse) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// tidyLock removes a lock directory that is not needed, if there is one.
-func (t *Target) tidyLock(path string) error {
+// removeStaleLock removes the lock directory at path, if there is one that no
+// running call needs.
+func (t *Target) removeStaleLock(path string) error {
 	if there, err := exists(t.fsys, path); err != nil || !there {
 		return err
 	}
@@ -300,14 +302,14 @@ func (t *Target) tidyLock(path string) error {
 		return err
 	}
 	err = l.recover(t.dir)
-	if errors.Is(err, ErrExists) { // for another call to decide
+	if errors.Is(err, ErrExists) { // in doubt: another call has to decide
 		err = nil
 	}
 	return errors.Join(err, l.release(), l.close())
 }
 
-// listInto lists what is in an existing target and should not be, and says
-// whether a call has staged something there.
+// listInto lists the entries that keep an existing target from being empty, and
+// reports whether a call has staged something there.
 func (t *Target) listInto() (rest []string, staged bool, err error) {
 	entries, err := t.fsys.ReadDir(t.dir)
 	for _, e := range entries {
@@ -322,8 +324,8 @@ func (t *Target) listInto() (rest []string, staged bool, err error) {
 	return rest, staged, retryIfGone(err)
 }
 
-// lock locks the directory at path, making what is missing above it. What a
-// killed call left in it is still there.
+// lock locks the lock directory at path and creates what is missing above it. It
+// leaves what a killed call left in it.
 func (t *Target) lock(path string) (*lockDir, error) {
 	if err := t.makeAbove(path); err != nil {
 		return nil, err
@@ -334,7 +336,7 @@ func (t *Target) lock(path string) (*lockDir, error) {
 func (t *Target) makeAbove(path string) error {
 	created, err := mkdirMissing(t.fsys, filepath.Dir(path), t.fsys.SyncDir)
 	t.created = append(t.created, created...)
-	return retryIfGone(err) // a call that gives up removes what it made
+	return retryIfGone(err) // a call that fails removes what it created
 }
 
 func (t *Target) dataLock() string {

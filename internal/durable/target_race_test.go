@@ -140,8 +140,8 @@ func TestTargetConcurrentFailures(t *testing.T) {
 	}
 }
 
-// Several members restored at once below a directory that nobody has made, and
-// that those who give up remove again.
+// Several members are restored at once below a directory that does not exist, and
+// that calls which fail remove again.
 func TestTargetSiblings(t *testing.T) {
 	for range 20 {
 		root := t.TempDir()

@@ -118,11 +118,11 @@ func TestTargetRefused(t *testing.T) {
 		"parent is a file":           {prepare: func(t *testing.T, root string) { file(t, root+"/f") }, dir: "f/data", want: syscall.ENOTDIR},
 		"parent is a dangling link":  {prepare: func(t *testing.T, root string) { symlink(t, "vol", root+"/l") }, dir: "l/data", want: fs.ErrNotExist},
 		"parent is a loop of links":  {prepare: func(t *testing.T, root string) { symlink(t, "l", root+"/l") }, dir: "l/data", want: nil},
-		"staging is somebody's":      {prepare: func(t *testing.T, root string) { dir(t, root+"/.data.restore/notes") }, want: nil},
+		"staging is the user's":      {prepare: func(t *testing.T, root string) { dir(t, root+"/.data.restore/notes") }, want: nil},
 		"staging is a file":          {prepare: func(t *testing.T, root string) { file(t, root+"/.data.restore") }, want: nil},
 		"inner staging is a file":    {prepare: func(t *testing.T, root string) { dir(t, root+"/data"); file(t, root+"/data/.restore") }, into: true, want: nil},
-		"exists, staging somebody's": {prepare: func(t *testing.T, root string) { dir(t, root+"/data"); file(t, root+"/.data.restore") }, want: durable.ErrExists},
-		"WAL staging is somebody's":  {prepare: func(t *testing.T, root string) { dir(t, root+"/log/.wal.restore/notes") }, dir: "srv/data", wal: "log/wal", want: nil},
+		"exists, staging the user's": {prepare: func(t *testing.T, root string) { dir(t, root+"/data"); file(t, root+"/.data.restore") }, want: durable.ErrExists},
+		"WAL staging is the user's":  {prepare: func(t *testing.T, root string) { dir(t, root+"/log/.wal.restore/notes") }, dir: "srv/data", wal: "log/wal", want: nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

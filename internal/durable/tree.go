@@ -14,17 +14,17 @@ const (
 	filePerm = 0o600
 )
 
-// MkdirAll makes dir and what is missing above it, with permissions 0700.
-// Nothing is synced.
+// MkdirAll creates dir and what is missing above it, with permissions 0700. It
+// syncs nothing.
 func MkdirAll(fsys FS, dir string) error {
 	_, err := mkdirMissing(fsys, dir, func(string) error { return nil })
 	return err
 }
 
-// mkdirMissing makes dir and what is missing above it, from the top, and calls
-// made after each with the directory that has the new entry. It returns those
-// it made, also along with an error.
-func mkdirMissing(fsys FS, dir string, made func(parent string) error) ([]string, error) {
+// mkdirMissing creates dir and what is missing above it, from the top, and calls
+// done after each with the directory that has the new entry. It returns those that
+// it created, even along with an error.
+func mkdirMissing(fsys FS, dir string, done func(parent string) error) ([]string, error) {
 	var missing []string
 	for {
 		_, err := fsys.Lstat(dir)
@@ -48,15 +48,15 @@ func mkdirMissing(fsys FS, dir string, made func(parent string) error) ([]string
 			return created, err
 		}
 		created = append(created, missing[i])
-		if err := made(filepath.Dir(missing[i])); err != nil {
+		if err := done(filepath.Dir(missing[i])); err != nil {
 			return created, err
 		}
 	}
 	return created, nil
 }
 
-// removeCreated removes directories that mkdirMissing made, unless something
-// has been put into them.
+// removeCreated removes directories that mkdirMissing created, unless they hold
+// something now.
 func removeCreated(fsys FS, created []string) error {
 	var errs []error
 	for i := len(created) - 1; i >= 0; i-- {
@@ -68,14 +68,14 @@ func removeCreated(fsys FS, created []string) error {
 // removeIfEmpty removes a directory unless it is gone or holds something.
 func removeIfEmpty(fsys FS, dir string) error {
 	err := fsys.Remove(dir)
-	if errors.Is(err, fs.ErrExist) { // what "not empty" is
+	if errors.Is(err, fs.ErrExist) { // ENOTEMPTY
 		return nil
 	}
 	return ignoreNotExist(err)
 }
 
-// removeAll removes name and everything below it, as much as can be removed.
-// That it does not exist is no error.
+// removeAll removes name and as much as possible of what is below it. It is not an
+// error if name does not exist.
 func removeAll(fsys FS, name string) error {
 	info, err := fsys.Lstat(name)
 	if err != nil {
@@ -94,7 +94,7 @@ func removeAll(fsys FS, name string) error {
 }
 
 // syncTree syncs everything below dir, each directory after what it holds, and
-// dir last. A tree of anything but files and directories is an error.
+// dir last. Anything but files and directories is an error.
 func syncTree(fsys FS, dir string) error {
 	entries, err := fsys.ReadDir(dir)
 	if err != nil {
@@ -131,7 +131,7 @@ func exists(fsys FS, name string) (bool, error) {
 	return info != nil, err
 }
 
-// lstatIfThere is Lstat, and nil for what does not exist.
+// lstatIfThere is Lstat, but returns nil if name does not exist.
 func lstatIfThere(fsys FS, name string) (fs.FileInfo, error) {
 	info, err := fsys.Lstat(name)
 	if isAbsent(err) {

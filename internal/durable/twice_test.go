@@ -62,9 +62,9 @@ func TestTargetFailsWhileTakingBack(t *testing.T) {
 	}
 }
 
-// When the lock directory is removed already, somebody else may have made it
-// anew.
-func TestTakingBackSparesOthers(t *testing.T) {
+// When the lock directory is removed already, another call may have created it
+// again.
+func TestRollBackSparesOthers(t *testing.T) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {
 			root := l.prepare(t)
@@ -118,7 +118,7 @@ func TestTargetLockLost(t *testing.T) {
 	}
 }
 
-// The same, but nobody takes over: then the lock can be had.
+// The same, but no other call takes over: then the lock is free.
 func TestTargetLockFreed(t *testing.T) {
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {

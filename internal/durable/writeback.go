@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// writebackStep is after how many bytes the kernel is asked to write them out.
+// writebackStep is the number of bytes after which write-back is requested.
 const writebackStep = 8 << 20
 
-// WritebackWriter writes to a file one block after the other and keeps the disk
-// busy from the beginning, so that the sync at the end finds little left to do.
+// WritebackWriter writes a file from beginning to end and keeps the disk busy
+// meanwhile, so that the sync at the end has little left to do.
 type WritebackWriter struct {
 	FS    FS
 	File  File
-	Drop  bool    // what is on the disk leaves the page cache
-	Paced *Pieces // finds the steps, where a cancelled call must not wait long; else nil
+	Drop  bool    // remove what is on the disk from the page cache
+	Paced *Pieces // sizes the steps if a cancelled call must not wait long; else nil
 
 	written int64
-	started int64 // bytes whose write-back has been asked for
+	started int64 // bytes whose write-back was requested
 	dropped int64
 }
 
@@ -39,8 +39,8 @@ func (w *WritebackWriter) step() int64 {
 	return w.Paced.Next()
 }
 
-// writeback starts to write out what is new, and drops what was new before: the
-// disk has had the time of one step for it.
+// writeback starts the write-back of the new bytes, and drops those of the step
+// before: the disk has had the time of one step for them.
 func (w *WritebackWriter) writeback() error {
 	begin := time.Now()
 	if err := requestWriteback(w.FS, w.File, w.started, w.written-w.started); err != nil {
@@ -60,8 +60,8 @@ func (w *WritebackWriter) writeback() error {
 	return nil
 }
 
-// StartWriteback asks for the write-back of the bytes from off to end, in pieces.
-// It waits where the queue of the disk is full.
+// StartWriteback requests the write-back of the bytes from off to end, in pieces.
+// It waits while the queue of the disk is full.
 func StartWriteback(ctx context.Context, p *Pieces, fsys FS, f File, off, end int64) error {
 	return p.Each(ctx, off, end, func(off, n int64) error { return requestWriteback(fsys, f, off, n) })
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // MountBindfs shows directory from at directory at, with options of bindfs,
-// until the test ends. Where that is not possible the test is skipped, unless it
+// until the test ends. If that is not possible, it skips the test, unless the test
 // is required.
 func MountBindfs(tb testing.TB, required bool, from, at string, options ...string) {
 	tb.Helper()

@@ -17,11 +17,11 @@ import (
 
 // Disk is a [Hook] that knows, after every operation, what a power cut would
 // leave of a directory: the content of a file as of its last sync, and the
-// entries of a directory as of its last SyncDir. It looks at the real files, so
-// what other code writes past the FS is seen as well, once it is synced through
-// the FS.
+// entries of a directory as of its last SyncDir. It looks at the real files, so it
+// also sees what other code writes without the FS, once that is synced through the
+// FS.
 //
-// It is for operations that come one after the other.
+// It is for sequential operations.
 type Disk struct {
 	root string
 
@@ -31,7 +31,7 @@ type Disk struct {
 	err    error
 }
 
-// inode tells files apart, also when the number of a removed one is used again.
+// inode identifies a file, even if the number of a removed one is used again.
 type inode struct {
 	ino   uint64
 	btime unix.StatxTimestamp
@@ -56,7 +56,7 @@ type state struct {
 	root    inode
 }
 
-// NewDisk starts watching root. What is there already counts as synced.
+// NewDisk starts watching root. Existing content counts as synced.
 func NewDisk(root string) (*Disk, error) {
 	d := &Disk{root: root, blobs: map[[32]byte]*content{}}
 	st := state{files: map[inode]*content{}}
@@ -179,7 +179,7 @@ func (d *Disk) Len() int {
 	return len(d.states)
 }
 
-// At describes the operation after which moment k is.
+// At describes the operation before moment k.
 func (d *Disk) At(k int) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,7 +187,7 @@ func (d *Disk) At(k int) string {
 	return fmt.Sprintf("%s %s", op.Kind, op.Path)
 }
 
-// Loss is what a power cut takes with it.
+// Loss is what a power cut loses.
 type Loss func(rnd *rand.Rand) bool
 
 var (

@@ -10,7 +10,7 @@ import (
 // was given and no error. It leaves other operations alone.
 var ErrShortWrite = errors.New("short write")
 
-// killed is the error of every operation of a process that is no more.
+// killed is the error of every operation after the process was killed.
 type killed struct{ op Op }
 
 func (k killed) Error() string { return fmt.Sprintf("killed at %s %s", k.op.Kind, k.op.Path) }
@@ -40,9 +40,9 @@ func FailFrom(k int, err error) *Faults {
 	return &Faults{hits: func(n int) bool { return n >= k }, err: func(Op) error { return err }}
 }
 
-// KillAt ends the process at operation k, as far as the file system can tell:
-// neither that nor any later one is carried out, except that a write at k gets
-// halfway, and open files are closed, which ends their locks.
+// KillAt does to the file system what a kill of the process at operation k does:
+// neither that operation nor a later one is carried out, except that a write at k
+// writes half its bytes; open files are closed, which ends their locks.
 func KillAt(k int) *Faults {
 	return &Faults{hits: func(n int) bool { return n >= k }, err: func(op Op) error { return killed{op} }}
 }
@@ -64,7 +64,7 @@ func (f *Faults) Before(op Op) error {
 
 func (f *Faults) After(Op, error) {}
 
-// Hit returns the first operation that was made to fail, if there was one.
+// Hit returns the first operation that failed because of f, if there was one.
 func (f *Faults) Hit() (Op, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

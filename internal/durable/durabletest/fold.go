@@ -8,16 +8,16 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-// Fold is a file system that takes different names for one, as many do with
-// names that differ in case. Like them it keeps the name with which a file was
-// made, and answers to the others.
+// Fold is a file system that treats different names as one, as many do with names
+// that differ in case. Like them it keeps the name with which a file was created,
+// and finds it by the others.
 type Fold struct {
 	durable.FS
-	// Same says whether two names are one.
+	// Same reports whether two names are the same.
 	Same func(a, b string) bool
 }
 
-// real is path with the names that are there.
+// real returns path with the names as they are stored.
 func (f Fold) real(path string) string {
 	dir := filepath.Dir(path)
 	if dir == path {
@@ -57,8 +57,8 @@ func (f Fold) RenameNoReplace(oldpath, newpath string) error {
 	return f.FS.RenameNoReplace(f.real(oldpath), f.real(newpath))
 }
 
-// EvalSymlinks keeps the spelling where there are no links, as it does
-// everywhere but on Windows.
+// EvalSymlinks keeps the spelling if there are no links, as everywhere but on
+// Windows.
 func (f Fold) EvalSymlinks(name string) (string, error) {
 	spelled := f.real(name)
 	real, err := f.FS.EvalSymlinks(spelled)

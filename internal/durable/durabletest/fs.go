@@ -1,6 +1,5 @@
-// Package durabletest puts a layer over a [durable.FS] that tests see through:
-// it reports every operation, makes chosen ones fail, ends the process in
-// between as far as the disk can tell, and cuts the power.
+// Package durabletest wraps a [durable.FS] for tests: it reports every operation,
+// makes chosen ones fail, and simulates a kill of the process and a power cut.
 package durabletest
 
 import (
@@ -26,10 +25,10 @@ type Op struct {
 
 // A Hook watches and steers the operations of an [FS].
 type Hook interface {
-	// Before returns the error that op is to fail with, or nil. The operation
-	// is then not carried out, except that of a write half the bytes are.
+	// Before returns the error that op is to fail with, or nil. An operation that
+	// fails is not carried out, but a write writes half its bytes.
 	Before(op Op) error
-	// After is told the outcome, that of Before included.
+	// After gets the outcome, including an error of Before.
 	After(op Op, err error)
 }
 
@@ -45,21 +44,21 @@ type FS struct {
 
 var _ durable.FS = (*FS)(nil)
 
-// Wrap returns inner with hooks, which are called in the order given, the first
+// Wrap returns inner with hooks. They are called in the order given; the first
 // error of Before counts.
 func Wrap(inner durable.FS, hooks ...Hook) *FS {
 	return &FS{inner: inner, hooks: hooks, open: map[*file]bool{}}
 }
 
-// NoSync leaves out the system calls that sync, for speed. The hooks see the
-// operations all the same. It returns f.
+// NoSync skips the system calls that sync, for speed. The hooks still see the
+// operations. It returns f.
 func (f *FS) NoSync() *FS {
 	f.noSync = true
 	return f
 }
 
 // CloseAll closes the files that are still open, as the end of a process does,
-// and says how many there were.
+// and returns how many there were.
 func (f *FS) CloseAll() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -258,7 +257,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return f.write(p, func(p []byte) (int, error) { return f.inner.WriteAt(p, off) })
 }
 
-// write writes half of p where a hook makes it fail.
+// write writes half of p if a hook makes it fail.
 func (f *file) write(p []byte, call func([]byte) (int, error)) (n int, err error) {
 	op := f.op("write", len(p))
 	var fault error

@@ -32,7 +32,7 @@ func (r *Recorder) After(op Op, err error) {
 	r.ops = append(r.ops, op)
 }
 
-// Ops returns what was recorded so far, in order.
+// Ops returns the operations recorded so far, in order.
 func (r *Recorder) Ops() []Op {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,9 +41,8 @@ func (r *Recorder) Ops() []Op {
 
 var randomPart = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 
-// Trace returns what was recorded as text, an operation a line, with paths
-// relative to root, "*" in place of random names, and writes to one file that
-// follow each other taken together.
+// Trace returns the record as text, one operation a line, with paths relative to
+// root, "*" for random names, and consecutive writes to one file joined.
 func (r *Recorder) Trace(root string) string {
 	rel := func(path string) string {
 		if p, err := filepath.Rel(root, path); err == nil {

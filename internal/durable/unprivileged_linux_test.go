@@ -15,16 +15,18 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-const nobody = 65534
+// otherUser is an unprivileged user who owns no files.
+const otherUser = 65534
 
-// asNobody saves a file or publishes a target, and prints the error.
-func asNobody(what, path string) {
+// asUnprivileged saves a file or publishes a target as otherUser, and prints the
+// error.
+func asUnprivileged(what, path string) {
 	err := syscall.Setgroups(nil)
 	if err == nil {
-		err = syscall.Setgid(nobody)
+		err = syscall.Setgid(otherUser)
 	}
 	if err == nil {
-		err = syscall.Setuid(nobody)
+		err = syscall.Setuid(otherUser)
 	}
 	switch {
 	case err != nil:
@@ -41,7 +43,7 @@ func asNobody(what, path string) {
 	fmt.Println(err)
 }
 
-// lateFS has no file at path before one is staged beside it.
+// lateFS shows no file at path until one is staged beside it.
 type lateFS struct {
 	durable.FS
 	path   string
@@ -60,22 +62,23 @@ func (f *lateFS) Lstat(name string) (fs.FileInfo, error) {
 	return f.FS.Lstat(name)
 }
 
-// nobodySays runs asNobody.
-func nobodySays(t *testing.T, what, path string) string {
+// runUnprivileged runs asUnprivileged in a process of its own and returns its
+// output.
+func runUnprivileged(t *testing.T, what, path string) string {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(exe, what, path)
-	cmd.Env = append(os.Environ(), childRole+"="+nobodyRole)
-	var complaint strings.Builder // of the runtime too, which measures coverage
-	cmd.Stderr = &complaint
+	cmd.Env = append(os.Environ(), childRole+"="+unprivilegedRole)
+	var stderr strings.Builder // may hold complaints about coverage files
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	require.NoError(t, err, "%s%s", out, &complaint)
+	require.NoError(t, err, "%s%s", out, &stderr)
 	return string(out)
 }
 
-// dirForNobody is a directory that another user can get into.
-func dirForNobody(t *testing.T, perm os.FileMode) string {
+// dirForOtherUser returns a directory that another user can enter.
+func dirForOtherUser(t *testing.T, perm os.FileMode) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
@@ -90,36 +93,36 @@ func dirForNobody(t *testing.T, perm os.FileMode) string {
 	return dir
 }
 
-// A sticky directory keeps a file for its owner. Nobody else's attempt to
-// replace it may leave a second name of it there, which could not be removed.
+// A sticky directory protects a file from other users. Their attempt to replace it
+// must not leave a second name of it there, which could not be removed.
 func TestFileInStickyDirectory(t *testing.T) {
-	root := dirForNobody(t, 0o777|os.ModeSticky)
+	root := dirForOtherUser(t, 0o777|os.ModeSticky)
 	file := filepath.Join(root, "db")
 	require.NoError(t, os.WriteFile(file, []byte("old"), 0o600))
 	require.NoError(t, os.Chmod(file, 0o666)) // or protected_hardlinks is in the way
 
-	require.Equal(t, "replace "+file+": permission denied\n", nobodySays(t, "file", file))
+	require.Equal(t, "replace "+file+": permission denied\n", runUnprivileged(t, "file", file))
 	require.Equal(t, listing{"db": "old"}, list(t, root))
-	require.Equal(t, "keep the old file: replace "+file+": permission denied\n", nobodySays(t, "late file", file))
+	require.Equal(t, "keep the old file: replace "+file+": permission denied\n", runUnprivileged(t, "late file", file))
 	require.Equal(t, listing{"db": "old"}, list(t, root))
-	for range 2 { // one's own can be replaced
-		require.Equal(t, "<nil>\n", nobodySays(t, "file", filepath.Join(root, "own")))
+	for range 2 { // a file of the same user can be replaced
+		require.Equal(t, "<nil>\n", runUnprivileged(t, "file", filepath.Join(root, "own")))
 	}
 	require.Equal(t, listing{"db": "old", "own": "new"}, list(t, root))
 }
 
-// A directory that cannot be read cannot be synced. That is said before anything
-// is staged, when all of it can still be removed.
+// A directory that cannot be read cannot be synced. The error comes before anything
+// is staged, while everything can still be removed.
 func TestTargetInUnreadableDirectory(t *testing.T) {
-	root := dirForNobody(t, 0o333)
-	require.Contains(t, nobodySays(t, "target", filepath.Join(root, "data")), "permission denied")
+	root := dirForOtherUser(t, 0o333)
+	require.Contains(t, runUnprivileged(t, "target", filepath.Join(root, "data")), "permission denied")
 	require.Empty(t, list(t, root))
 }
 
-// Whoever is not root can do nothing in a directory without permissions.
+// An unprivileged user can do nothing in a directory without permissions.
 func TestUmaskOfAnotherUser(t *testing.T) {
-	root := dirForNobody(t, 0o700)
-	require.NoError(t, os.Chown(root, nobody, nobody))
-	require.Equal(t, "<nil>\n", nobodySays(t, "umask", root))
+	root := dirForOtherUser(t, 0o700)
+	require.NoError(t, os.Chown(root, otherUser, otherUser))
+	require.Equal(t, "<nil>\n", runUnprivileged(t, "umask", root))
 	requireSavedAndPublished(t, root)
 }

@@ -2,4 +2,4 @@
 
 package durable_test
 
-func asNobody(_, _ string) {}
+func asUnprivileged(_, _ string) {}

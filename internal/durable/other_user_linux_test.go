@@ -11,7 +11,7 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-// Where others can write to the directory above the target, they could make the
+// If others can write to the directory above the target, they could create the
 // staging directory first, and change what is staged in it.
 func TestStagingOfAnotherUser(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -22,10 +22,10 @@ func TestStagingOfAnotherUser(t *testing.T) {
 		"own leftovers":             {0o777, 0o700, os.Geteuid(), false},
 		"own, others can write":     {0o777, 0o777, os.Geteuid(), true},
 		"own, the group can write":  {0o770, 0o770, os.Geteuid(), true},
-		"nobody but us could":       {0o755, 0o777, os.Geteuid(), false},
-		"another's":                 {0o777, 0o700, nobody, true},
-		"another's, sticky":         {0o777 | fs.ModeSticky, 0o700, nobody, true},
-		"another's as NFS shows it": {0o755, 0o700, nobody, false},
+		"others cannot reach it":    {0o755, 0o777, os.Geteuid(), false},
+		"another's":                 {0o777, 0o700, otherUser, true},
+		"another's, sticky":         {0o777 | fs.ModeSticky, 0o700, otherUser, true},
+		"another's as NFS shows it": {0o755, 0o700, otherUser, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.owner != os.Geteuid() && os.Geteuid() != 0 {
