@@ -1,19 +1,19 @@
 // Package boltfile reads and edits bbolt database files: bounds-checked, in
 // parallel and through bounded buffers. It never maps the file, follows no
-// reference that it has not checked and knows nothing of what the records mean.
+// reference that it has not checked and does not interpret the records.
 //
 // [Open] chooses between the two meta pages. [DB.Scan] then walks every page that
 // is in use exactly once, checks its structure and hands its leaf pages to
-// visitors. [DB.Edit] changes a database that was found sound.
+// visitors. [DB.Edit] changes a database that Scan has found sound.
 //
 // The rules are those of the file format as bbolt 1.x and its predecessor write
 // it. They are stricter than bbolt's own checker, in points that hold in every
-// file that bbolt has written: the data of a page's elements lies without gaps
-// behind the element table, a page has no more overflow pages than its elements
-// need, all leaf pages of a bucket are equally deep, inline buckets hold no
-// buckets, a branch page has two elements or more, a leaf page below one is not
-// empty, and each page starts with the key that it has in its parent page. On
-// the last three bbolt relies when it writes.
+// file that bbolt has written: the data of a page's elements follows the element
+// table without gaps, a page has no more overflow pages than its elements need, all
+// leaf pages of a bucket are equally deep, inline buckets hold no buckets, a branch
+// page has two elements or more, a leaf page below one is not empty, and each page
+// starts with the key that it has in its parent page. bbolt relies on the last
+// three when it writes.
 package boltfile
 
 import (
@@ -28,7 +28,7 @@ import (
 // page size.
 type Pgid uint64
 
-// CorruptError says which page breaks a rule of the format, and which rule. It is
+// CorruptError names the page that breaks a rule of the format, and the rule. It is
 // a [fault.ErrCorrupt].
 type CorruptError struct {
 	Page   Pgid
@@ -46,11 +46,11 @@ func corrupt(page Pgid, format string, args ...any) error {
 	return &CorruptError{Page: page, Reason: fmt.Sprintf(format, args...)}
 }
 
-// ShortError says that the file ends before a byte that belongs to it. It is a
+// ShortError reports that the file ends before a byte that belongs to it. It is a
 // [fault.ErrCorrupt] and a [fault.ErrTruncated].
 type ShortError struct {
-	Size int64 // bytes that are there
-	Want int64 // bytes that there should be at least
+	Size int64 // bytes that the file has
+	Want int64 // bytes that it should have at least
 }
 
 func (e *ShortError) Error() string {
@@ -60,13 +60,13 @@ func (e *ShortError) Error() string {
 // Unwrap returns [fault.ErrCorrupt] and [fault.ErrTruncated].
 func (e *ShortError) Unwrap() []error { return []error{fault.ErrCorrupt, fault.ErrTruncated} }
 
-// Truncation is the error as a [fault.ErrTruncated] alone.
+// Truncation returns the error as a [fault.ErrTruncated] alone.
 func (e *ShortError) Truncation() error {
 	return fmt.Errorf("%w: database ends at byte %d, want at least %d bytes", fault.ErrTruncated, e.Size, e.Want)
 }
 
-// readFull fills buf from offset off. A file that ends earlier, because it was
-// cut or shrinks while it is read, is a *ShortError.
+// readFull fills buf from offset off. It returns a *ShortError if the file ends
+// earlier, because it was cut or shrinks meanwhile.
 func readFull(r io.ReaderAt, buf []byte, off int64) error {
 	n, err := r.ReadAt(buf, off)
 	if n == len(buf) {

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// parseBucket takes apart the value of a bucket element: the number of the root
-// page, or 0 and the bucket's only page.
+// parseBucket parses the value of a bucket element: the number of the root page, or
+// 0 and the bucket's only page.
 func parseBucket(value []byte, id Pgid, i int) (root Pgid, inline []byte, err error) {
 	if len(value) < bucketHeaderSize {
 		return 0, nil, corrupt(id, "element %d: bucket of %d bytes", i, len(value))
@@ -52,11 +52,11 @@ func (w *worker) topLevel() ([]Bucket, error) {
 			return nil, err
 		}
 	}
-	w.nested = nil // walking the top level noted its buckets; they are visited by name
+	w.nested = nil // the walk recorded the buckets of the top level, which are visited by name
 	return list.buckets, nil
 }
 
-// bucketList is the visitor of the top level.
+// bucketList is the visitor for the top level.
 type bucketList struct {
 	noVisitor
 	buckets []Bucket

@@ -38,13 +38,13 @@ func TestCorrupt(t *testing.T) {
 		damage func(m *image)
 		want   string
 	}{
-		{"meta calls itself otherwise", plain, func(m *image) { m.set64(m.live(), headID, 7) }, "page 0: meta page calls itself page 7"},
-		{"meta is of another type", plain, func(m *image) { m.set16(m.live(), headFlags, typeLeaf) }, "page 0: meta page calls itself page 0 of type 0x2"},
-		{"idle meta calls itself otherwise", plain, func(m *image) { m.set64(1-m.live(), headID, 7) }, "page 1: meta page calls itself page 7"},
+		{"meta has another number", plain, func(m *image) { m.set64(m.live(), headID, 7) }, "page 0: header of the meta page has number 7"},
+		{"meta is of another type", plain, func(m *image) { m.set16(m.live(), headFlags, typeLeaf) }, "page 0: header of the meta page has number 0 and type 0x2"},
+		{"idle meta has another number", plain, func(m *image) { m.set64(1-m.live(), headID, 7) }, "page 1: header of the meta page has number 7"},
 		{"second meta counts and is of another type", plain, func(m *image) {
 			m.field(0, 16)[0]++
 			m.set16(1, headFlags, typeLeaf)
-		}, "page 1: meta page calls itself page 1 of type 0x2"},
+		}, "page 1: header of the meta page has number 1 and type 0x2"},
 		{"page size 0", plain, func(m *image) { m.set32(0, metaPageSize, 0); m.sum(0) }, "page 0: meta page: page size 0"},
 		{"page size 3000", plain, func(m *image) { m.set32(0, metaPageSize, 3000); m.sum(0) }, "page 0: meta page: page size 3000"},
 		{"page size 512", plain, func(m *image) { m.set32(0, metaPageSize, 512); m.sum(0) }, "page 0: meta page: page size 512"},
@@ -61,7 +61,7 @@ func TestCorrupt(t *testing.T) {
 		{"root just beyond the end", plain, func(m *image) { live(metaRoot, uint64(m.pages()))(m) }, "meta page: root page"},
 		{"freelist beyond the end", plain, live(metaFreelist, 1<<50), "freelist page 1125899906842624"},
 
-		{"page calls itself otherwise", plain, leafN(5, headID, 8, 99), "calls itself 99"},
+		{"page has another number", plain, leafN(5, headID, 8, 99), "header has page number 99"},
 		{"leaf of no type", plain, leafN(5, headFlags, 2, 0), "type 0x0 where a leaf page should be"},
 		{"leaf of two types", plain, leafN(5, headFlags, 2, 3), "type 0x3 where a leaf page should be"},
 		{"leaf becomes branch", plain, leafN(5, headFlags, 2, typeBranch), "type 0x1 where a leaf page should be"},
@@ -321,7 +321,7 @@ func (m *image) lowBranch() int {
 }
 
 // moveBranch moves the branch page of the first bucket to the end of the file,
-// where it can have overflow pages that belong to nobody else.
+// where it can have overflow pages that belong to no other page.
 func (m *image) moveBranch(overflow uint32) {
 	from, to := m.find(typeBranch)[0], m.pages()
 	m.b = append(m.b, make([]byte, 8<<20)...)

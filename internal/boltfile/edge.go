@@ -5,9 +5,8 @@ import (
 	"context"
 )
 
-// LastKey returns the last key of a bucket of the top level, nil where there is
-// none. It reads a handful of pages, and checks those alone. The errors are
-// those of Scan.
+// LastKey returns the last key of a bucket of the top level, nil if there is none.
+// It reads a handful of pages and checks only those. The errors are those of Scan.
 func (db *DB) LastKey(ctx context.Context, bucket string) ([]byte, error) {
 	w := db.walker(ctx)
 	buckets, err := w.topLevel()
@@ -22,14 +21,14 @@ func (db *DB) LastKey(ctx context.Context, bucket string) ([]byte, error) {
 	return nil, nil
 }
 
-// walker returns a worker that belongs to no scan. Its own record of the pages
-// it has seen ends a walk in a circle.
+// walker returns a worker that belongs to no scan. It records the pages that it
+// has seen, which ends a walk in a circle.
 func (db *DB) walker(ctx context.Context) *worker {
 	s := &scan{ctx: ctx, db: db, usage: newUsage(db)}
 	return s.newWorker(func(int64) {})
 }
 
-// lastKey returns the last key of a bucket, nil where there is none.
+// lastKey returns the last key of a bucket, nil if there is none.
 func (w *worker) lastKey(b Bucket) ([]byte, error) {
 	if b.root != 0 {
 		edge, err := w.rightEdge(b.root)
@@ -41,11 +40,11 @@ func (w *worker) lastKey(b Bucket) ([]byte, error) {
 	return bytes.Clone(w.leaf.Key(w.leaf.Len() - 1)), nil
 }
 
-// edge is the way from the root of a tree to its last leaf page.
+// edge is the path from the root of a tree to its last leaf page.
 type edge struct {
 	branches    [][]child // from the root down
 	leaf        child
-	first, last []byte // keys in the leaf page, nil where that is empty
+	first, last []byte // keys in the leaf page, nil if it is empty
 }
 
 func (w *worker) rightEdge(root Pgid) (edge, error) {
@@ -76,8 +75,8 @@ func (w *worker) rightEdge(root Pgid) (edge, error) {
 	}
 }
 
-// elementKey reads the key of one element of a leaf page, and no more of the
-// page: it can be large.
+// elementKey reads the key of one element of a leaf page, and not the rest of the
+// page, which can be large.
 func (w *worker) elementKey(id Pgid, h header, i int) ([]byte, error) {
 	size := (int64(h.overflow) + 1) * w.db.pageSize
 	off, at := int64(id)*w.db.pageSize, int64(dataStart(i))

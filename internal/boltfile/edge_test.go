@@ -10,7 +10,7 @@ import (
 	"etcd.example/snapshot/internal/boltfile"
 )
 
-// LastKey reads a database that nobody has checked: what is wrong on its way is
+// LastKey reads a database that was not checked before: what is wrong on its way is
 // an error.
 func TestLastKeyOfDamagedDatabase(t *testing.T) {
 	whole := build(t, 1024, false, fill("a", 3000, 100))

@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// Edit is one transaction on a database: what it changes is written behind the
-// pages there are, and counts from Commit on. It never reuses a page, so until
-// then, and after an error, the database is as it was.
+// Edit is one transaction on a database. It writes its changes behind the existing
+// pages, and Commit makes them valid. It never reuses a page, so until Commit, and
+// after an error, the database is unchanged.
 //
-// A bucket is changed once: what was written for it is not read again.
+// Change a bucket only once: Edit does not read what it has written.
 //
-// It is made for small buckets and for one more record in a large one. Its
-// memory is bounded by 16 MiB for the bucket that it reads or replaces, and a
-// few branch pages.
+// Edit is for small buckets and for one more record in a large one. Its memory is
+// bounded by 16 MiB for the bucket that it reads or replaces, and a few branch
+// pages.
 type Edit struct {
 	db      *DB
 	ctx     context.Context
@@ -39,19 +39,19 @@ func (db *DB) Edit(ctx context.Context, w io.WriterAt, buckets []Bucket) *Edit {
 	}
 }
 
-// find returns where the bucket is in the list, or belongs.
+// find returns the index of the bucket in the list, or the one to insert it at.
 func (e *Edit) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(e.buckets, name, func(b Bucket, name string) int { return strings.Compare(b.Name, name) })
 }
 
-// Has says whether there is a bucket of that name at the top level.
+// Has reports whether the top level has a bucket of that name.
 func (e *Edit) Has(name string) bool {
 	_, ok := e.find(name)
 	return ok
 }
 
-// Records returns the records of a bucket in key order, none where there is no
-// such bucket. A bucket within it, or more than 16 MiB, is a *CorruptError.
+// Records returns the records of a bucket in key order, none if there is no such
+// bucket. A bucket within it, or more than 16 MiB, is a *CorruptError.
 func (e *Edit) Records(name string) ([]Record, error) {
 	at, ok := e.find(name)
 	if !ok {
@@ -73,8 +73,8 @@ func (e *Edit) Records(name string) ([]Record, error) {
 
 func (e *Edit) worker() *worker { return e.db.walker(e.ctx) }
 
-// Replace makes a bucket hold these records, which must be in key order, and no
-// others. The bucket is made if there is none.
+// Replace replaces the content of a bucket by these records, which must be in key
+// order. It creates the bucket if there is none.
 func (e *Edit) Replace(name string, records []Record) error {
 	at, ok := e.find(name)
 	if !ok {
@@ -93,7 +93,7 @@ func (e *Edit) Replace(name string, records []Record) error {
 	return nil
 }
 
-// inlineShare: bbolt keeps a bucket inline up to a quarter of a page.
+// inlineShare: bbolt keeps a bucket inline if it fits into a quarter of a page.
 const inlineShare = 4
 
 func (e *Edit) writeTree(b *Bucket, records []Record) error {
@@ -108,7 +108,7 @@ func (e *Edit) writeTree(b *Bucket, records []Record) error {
 	return err
 }
 
-// LastKey returns the last key of a bucket, nil where there is none.
+// LastKey returns the last key of a bucket, nil if there is none.
 func (e *Edit) LastKey(name string) ([]byte, error) {
 	if at, ok := e.find(name); ok {
 		return e.worker().lastKey(e.buckets[at])
@@ -116,9 +116,9 @@ func (e *Edit) LastKey(name string) ([]byte, error) {
 	return nil, nil
 }
 
-// Append puts a record behind the last of a bucket, which is made if there is
-// none. However large the bucket and its last page are, only the branch pages
-// at its right edge are written anew: the record gets a leaf page of its own.
+// Append adds a record behind the last one of a bucket, and creates the bucket if
+// there is none. However large the bucket and its last page are, it rewrites only
+// the branch pages at the right edge: the record gets a leaf page of its own.
 func (e *Edit) Append(name string, r Record) error {
 	at, ok := e.find(name)
 	if !ok {
@@ -152,8 +152,8 @@ func (e *Edit) Append(name string, r Record) error {
 	return err
 }
 
-// growEdge writes the branch pages of the right edge anew, with one more page
-// behind the last, and returns the root.
+// growEdge writes new branch pages for the right edge, with one more page behind
+// the last, and returns the root.
 func (e *Edit) growEdge(way edge, added child) (root Pgid, err error) {
 	level := []child{{id: way.leaf.id, low: way.first}, added}
 	for i := len(way.branches) - 1; len(level) > 1 || i >= 0; i-- {
@@ -181,8 +181,8 @@ func (e *Edit) growEdge(way edge, added child) (root Pgid, err error) {
 }
 
 // Commit writes the list of buckets and then both meta pages, so that either may
-// be lost. Nothing is synced. The database has no freelist then, as etcd leaves
-// it: bbolt finds the free pages when it opens the file.
+// be lost. It syncs nothing. The database then has no freelist, as with etcd:
+// bbolt finds the free pages when it opens the file.
 func (e *Edit) Commit() error {
 	m := e.db.meta
 	if m.txid >= math.MaxUint64-metaPages { // the server that opens the file needs one more
@@ -216,7 +216,7 @@ func (e *Edit) Commit() error {
 	return nil
 }
 
-// rawMeta is the meta of the file with the fields of m and a new checksum.
+// rawMeta returns the meta of the file with the fields of m and a new checksum.
 func (db *DB) rawMeta(m meta) []byte {
 	b := db.raw
 	order.PutUint64(b[16:], uint64(m.root))

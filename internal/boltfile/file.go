@@ -12,13 +12,13 @@ import (
 // a [fault.ErrInUse].
 var ErrLocked = fmt.Errorf("%w: locked by a running etcd, or by another call that writes to it", fault.ErrInUse)
 
-// ErrNotRegular: the path names something that is not a file.
+// ErrNotRegular: the path is not that of a regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// OpenFile opens the file at path for reading, following symbolic links. It
-// takes bbolt's shared lock, so that no etcd opens the file meanwhile, until
-// [CloseFile]. A file that one holds is ErrLocked at once; a directory, a fifo
-// or a device is ErrNotRegular.
+// OpenFile opens the file at path for reading, following symbolic links. It holds
+// bbolt's shared lock until [CloseFile], so that no etcd opens the file meanwhile.
+// If an etcd holds the file, the error is ErrLocked, at once; for a directory, a
+// fifo or a device it is ErrNotRegular.
 func OpenFile(path string) (*os.File, int64, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|openNonblock, 0)
 	if err != nil {
@@ -38,7 +38,7 @@ func checkFile(f *os.File) (size int64, err error) {
 		return 0, err
 	}
 	if info.IsDir() {
-		return 0, fmt.Errorf("%w but a directory: the path of the snapshot file itself is needed", ErrNotRegular)
+		return 0, fmt.Errorf("%w but a directory: give the path of the snapshot file itself", ErrNotRegular)
 	}
 	if !info.Mode().IsRegular() {
 		return 0, fmt.Errorf("%w: %s", ErrNotRegular, info.Mode())
@@ -46,7 +46,7 @@ func checkFile(f *os.File) (size int64, err error) {
 	return info.Size(), lockShared(f)
 }
 
-// CloseFile closes a file that OpenFile has opened. It gives up the lock first:
-// closing alone does not while a process that is just being started has a copy
-// of the descriptor.
+// CloseFile closes a file that OpenFile has opened. It releases the lock first:
+// closing does not release it while a process that is just being started has a
+// copy of the descriptor.
 func CloseFile(f *os.File) error { return errors.Join(unlock(f), f.Close()) }

@@ -11,11 +11,11 @@ import (
 	"etcd.example/snapshot/internal/flock"
 )
 
-// A fifo must not be waited for.
+// Opening a fifo must not block.
 const openNonblock = unix.O_NONBLOCK
 
-// lockShared does without a lock where there are none: no etcd can hold one
-// either, and a change under the reader is found as corruption at worst.
+// lockShared takes no lock if the file system has none: no etcd can hold one
+// either. At worst, a change during the read is reported as corruption.
 func lockShared(f *os.File) error {
 	err := flock.TryShared(f)
 	switch {

@@ -24,5 +24,5 @@ func lockShared(f *os.File) error {
 	return nil
 }
 
-// Another process gets no copy of the handle.
+// No other process gets a copy of the handle.
 func unlock(*os.File) error { return nil }

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// largeLeaf is leafPage for a leaf that is not held in memory: its table is,
-// and each key, but the values are shown as parts of the file.
+// largeLeaf is leafPage for a leaf that is too large for memory: it holds the table
+// and one key at a time, and passes the values as parts of the file.
 func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	off := int64(ref.id) * w.db.pageSize
 	lay, err := startLayout(ref.id, int(h.count), (int64(h.overflow)+1)*w.db.pageSize)
@@ -19,7 +19,7 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 		return err
 	}
 	table = bytes.Clone(table)
-	var run int64 // bytes of small elements that are best read together
+	var run int64 // bytes of small elements to read together
 	var previous []byte
 	for i := range int(h.count) {
 		if err := w.ctx.Err(); err != nil {
@@ -65,8 +65,8 @@ func (w *worker) largeLeaf(ref child, h header, v Visitor) error {
 	return lay.finish(h.overflow, w.db.pageSize)
 }
 
-// smallFrom returns how many bytes the elements from i on have that fit into a
-// window together.
+// smallFrom returns the size of the elements from i on that fit into a window
+// together, in bytes.
 func smallFrom(table []byte, i, count int) int64 {
 	var sum int64
 	for ; i < count; i++ {
@@ -80,9 +80,9 @@ func smallFrom(table []byte, i, count int) int64 {
 	return sum
 }
 
-// largeElement returns the key of an element of a leaf that is not held in
-// memory, and a reader of its value. Small elements come out of the window, of
-// which ahead bytes are filled: a leaf can have 65,535 of them.
+// largeElement returns the key of an element of a leaf that is too large for
+// memory, and a reader of its value. It reads small elements through the window, of
+// which it fills ahead bytes: a leaf can have 65,535 of them.
 func (w *worker) largeElement(off, keySize, valueSize, ahead int64) (key []byte, value *io.SectionReader, err error) {
 	if keySize+valueSize <= windowSize {
 		b, err := w.window.bytes(off, keySize+valueSize, ahead)
@@ -99,8 +99,8 @@ func (w *worker) largeElement(off, keySize, valueSize, ahead int64) (key []byte,
 	return key, io.NewSectionReader(fullReader{w.ctx, w.db.r}, off+keySize, valueSize), nil
 }
 
-// fullReader reads what is known to be there: a file that ends earlier is a
-// *ShortError. It ends with the context.
+// fullReader returns a *ShortError if the file ends before the bytes that it reads.
+// It ends with the context.
 type fullReader struct {
 	ctx context.Context
 	r   io.ReaderAt

@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// Marks and sizes of the format, as in bbolt's internal/common.
+// Constants of the format, as in bbolt's internal/common.
 const (
 	magic         = 0xED0CDAED
 	formatVersion = 2
@@ -17,7 +17,7 @@ const (
 	elementSize      = 16 // an entry of the table in a branch or leaf page
 	bucketHeaderSize = 16
 	metaSize         = 64
-	metaChecksumAt   = 56 // what stands before it in the meta is summed
+	metaChecksumAt   = 56 // the checksum covers the bytes of the meta before it
 
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
@@ -33,8 +33,8 @@ const (
 
 	metaPages     = 2
 	firstDataPage = Pgid(metaPages)
-	// maxPages bounds what is kept for each page, however large a sparse file
-	// claims to be. With pages of 4 KiB it is a database of 4 TiB.
+	// maxPages bounds the memory for the bits of all pages, however large a sparse
+	// file claims to be. With pages of 4 KiB it is a database of 4 TiB.
 	maxPages   = Pgid(1 << 30)
 	noFreelist = Pgid(math.MaxUint64)
 )
@@ -70,7 +70,7 @@ var (
 	errChecksum = errors.New("wrong checksum")
 )
 
-// parseMeta reads a meta in the byte order of any machine.
+// parseMeta parses a meta in the given byte order.
 func parseMeta(b []byte, order binary.ByteOrder) (meta, error) {
 	_ = b[metaSize-1]
 	switch {
@@ -102,15 +102,14 @@ type DB struct {
 }
 
 // Open reads the meta pages of the database in the first size bytes of r and
-// chooses the valid one with the larger transaction id, as bbolt does. Of one
-// that is not valid, lost or torn perhaps, the header does not matter either.
-// The page size is what the file says: 1 KiB to 64 KiB, whatever this machine
-// uses.
+// chooses the valid one with the larger transaction id, as bbolt does. It ignores
+// the header of one that is not valid, perhaps lost or torn. It takes the page size
+// from the file: 1 KiB to 64 KiB, whatever this machine uses.
 //
-// It returns a *ByteOrderError when a machine of the other byte order has written
-// the database, a *NotDatabaseError when the file is no bbolt database at all, a
-// *CorruptError when no meta page is valid or the valid one contradicts itself,
-// and a *ShortError when the file is shorter than its meta page says.
+// It returns a *ByteOrderError if a machine of the other byte order has written
+// the database, a *NotDatabaseError if the file is not a bbolt database, a
+// *CorruptError if no meta page is valid or the valid one contradicts itself, and a
+// *ShortError if the file is shorter than its meta page states.
 func Open(r io.ReaderAt, size int64) (*DB, error) {
 	if size < 2*minPageSize {
 		return nil, tooSmall(r, size)
@@ -122,14 +121,14 @@ func Open(r io.ReaderAt, size int64) (*DB, error) {
 	return db, err
 }
 
-// noMetaError says that no meta page is valid in the byte order asked for.
+// noMetaError reports that no meta page is valid in the given byte order.
 type noMetaError struct {
-	first error // what is wrong with the first
+	first error // of the first meta page
 }
 
 func (e *noMetaError) Error() string { return "no valid meta page" }
 
-// open is Open in the byte order of any machine.
+// open is Open in the given byte order.
 func open(r io.ReaderAt, size int64, order binary.ByteOrder) (*DB, error) {
 	var page [2]metaPage
 	if err := readFull(r, page[0][:], 0); err != nil {
@@ -163,7 +162,7 @@ func open(r io.ReaderAt, size int64, order binary.ByteOrder) (*DB, error) {
 	for i, damaged := range []error{err0, err1} {
 		id, flags := Pgid(order.Uint64(page[i][:])), order.Uint16(page[i][8:])
 		if damaged == nil && (id != Pgid(i) || flags != flagMeta) {
-			return nil, corrupt(Pgid(i), "meta page calls itself page %d of type %#x", id, flags)
+			return nil, corrupt(Pgid(i), "header of the meta page has number %d and type %#x", id, flags)
 		}
 	}
 	db := &DB{r: r, pageSize: pageSize, meta: chosen, raw: [metaSize]byte(page[at][pageHeaderSize:])}
@@ -173,15 +172,15 @@ func open(r io.ReaderAt, size int64, order binary.ByteOrder) (*DB, error) {
 	return db, nil
 }
 
-// metaPage is the part of a meta page that says something.
+// metaPage is the part of a meta page that has content.
 type metaPage [pageHeaderSize + metaSize]byte
 
 func (p *metaPage) meta(order binary.ByteOrder) (meta, error) {
 	return parseMeta(p[pageHeaderSize:], order)
 }
 
-// findSecondMeta looks for the second meta page where the first does not tell
-// the page size. It returns 0 when there is none.
+// findSecondMeta looks for the second meta page if the first does not have the page
+// size. It returns 0 if there is none.
 func findSecondMeta(r io.ReaderAt, size int64, order binary.ByteOrder) (int64, error) {
 	var page metaPage
 	for pageSize := int64(minPageSize); pageSize <= maxPageSize && pageSize+int64(len(page)) <= size; pageSize *= 2 {
@@ -218,17 +217,17 @@ func (db *DB) checkMeta(at Pgid, size int64) error {
 	return nil
 }
 
-// inUse says whether id can be the number of a data page.
+// inUse reports whether id can be the number of a data page.
 func (db *DB) inUse(id Pgid) bool { return id >= firstDataPage && id < db.meta.highWater }
 
-// PageSize is the size of a page in bytes.
+// PageSize returns the size of a page in bytes.
 func (db *DB) PageSize() int64 { return db.pageSize }
 
-// Root is the root page of the top level.
+// Root returns the root page of the top level.
 func (db *DB) Root() Pgid { return db.meta.root }
 
-// HighWater is the first page number that was never used.
+// HighWater returns the first page number that was never used.
 func (db *DB) HighWater() Pgid { return db.meta.highWater }
 
-// Size is the size of the database in bytes: high-water mark times page size.
+// Size returns the size of the database in bytes: high-water mark times page size.
 func (db *DB) Size() int64 { return int64(db.meta.highWater) * db.pageSize }

@@ -13,7 +13,7 @@ import (
 // order is the byte order of this machine, in which bbolt writes.
 var order = binary.NativeEndian
 
-// otherOrder is the byte order that this machine does not have.
+// otherOrder is the other byte order.
 var otherOrder = func() binary.ByteOrder {
 	if order.Uint16([]byte{0, 1}) == 1 {
 		return binary.LittleEndian
@@ -21,11 +21,10 @@ var otherOrder = func() binary.ByteOrder {
 	return binary.BigEndian
 }()
 
-// ByteOrderError says that a machine of the other byte order has written the
-// database, which is sound as far as its meta pages show. It is a
-// [fault.ErrByteOrder].
+// ByteOrderError reports that a machine of the other byte order has written the
+// database, whose meta pages are sound. It is a [fault.ErrByteOrder].
 type ByteOrderError struct {
-	BigEndian bool // the database; this machine is the other
+	BigEndian bool // byte order of the database; this machine has the other
 }
 
 func (e *ByteOrderError) Error() string {
@@ -40,8 +39,8 @@ func (e *ByteOrderError) Error() string {
 // Unwrap returns [fault.ErrByteOrder].
 func (e *ByteOrderError) Unwrap() error { return fault.ErrByteOrder }
 
-// NotDatabaseError says that the file is no bbolt database: neither meta page has
-// the mark of one. It is a [fault.ErrCorrupt].
+// NotDatabaseError reports that the file is not a bbolt database: neither meta page
+// has the magic number. It is a [fault.ErrCorrupt].
 type NotDatabaseError struct {
 	Head []byte // the beginning of the file, up to 512 bytes
 }
@@ -58,8 +57,8 @@ func readHead(r io.ReaderAt, size int64) ([]byte, error) {
 	return head, readFull(r, head, 0)
 }
 
-// notDatabase is the error for a file without a meta page that is valid in the
-// byte order of this machine; first is what is wrong with the one at its start.
+// notDatabase returns the error for a file without a meta page that is valid in the
+// byte order of this machine; first is the error of the one at its start.
 func notDatabase(r io.ReaderAt, size int64, first error) error {
 	_, err := open(r, size, otherOrder)
 	byteOrder := &ByteOrderError{BigEndian: otherOrder == binary.BigEndian}
@@ -81,8 +80,8 @@ func notDatabase(r io.ReaderAt, size int64, first error) error {
 	return &NotDatabaseError{Head: head}
 }
 
-// tooSmall returns the error for a file too small for two meta pages. One that
-// was cut off begins like a meta page.
+// tooSmall returns the error for a file too small for two meta pages. A database
+// that was cut off begins like a meta page.
 func tooSmall(r io.ReaderAt, size int64) error {
 	head, err := readHead(r, size)
 	if err != nil {

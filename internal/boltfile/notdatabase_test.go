@@ -101,9 +101,9 @@ func TestByteOrderDamaged(t *testing.T) {
 	require.Equal(t, reference(t, b), got)
 }
 
-// What is no database is handed over with its beginning, also where it is too
-// small for one; what begins like one has been cut.
-func TestForeign(t *testing.T) {
+// The error for a file that is not a database has the beginning of the file, even
+// if it is too small for one; a file that begins like a database is truncated.
+func TestNotDatabaseHead(t *testing.T) {
 	b := build(t, 4096, false, fill("a", 100, 50))
 	for _, text := range []string{"<html>", strings.Repeat("text", 10), strings.Repeat("text", 500), strings.Repeat("text", 5000)} {
 		_, err := scanBytes([]byte(text))

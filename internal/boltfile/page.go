@@ -2,24 +2,24 @@ package boltfile
 
 import "bytes"
 
-// Leaf is a leaf page, or the page of an inline bucket, whose every element has
-// been checked to lie inside it, with keys in strictly rising order. What it
-// returns is valid until the visitor returns.
+// Leaf is a leaf page, or the page of an inline bucket. Every element has been
+// checked: it lies inside the page, and the keys rise strictly. The slices that it
+// returns are valid until the visitor returns.
 type Leaf struct {
 	page  []byte
-	id    Pgid   // the page it lies in
+	id    Pgid   // the page that it is, or lies in
 	spans []span // of the elements
 	// Buckets is the number of elements that are nested buckets.
 	Buckets int
 }
 
-// span is where the key and, directly behind it, the value of an element lie.
+// span is the position of an element's key and, directly behind it, its value.
 type span struct{ key, value, end uint32 }
 
-// Len is the number of elements.
+// Len returns the number of elements.
 func (l *Leaf) Len() int { return len(l.spans) }
 
-// Page is the number of the page.
+// Page returns the number of the page.
 func (l *Leaf) Page() Pgid { return l.id }
 
 // Key returns the key of element i.
@@ -28,7 +28,7 @@ func (l *Leaf) Key(i int) []byte { return l.page[l.spans[i].key:l.spans[i].value
 // Value returns the value of element i.
 func (l *Leaf) Value(i int) []byte { return l.page[l.spans[i].value:l.spans[i].end] }
 
-// IsBucket says whether element i is a nested bucket.
+// IsBucket reports whether element i is a nested bucket.
 func (l *Leaf) IsBucket(i int) bool {
 	return l.Buckets > 0 && element(l.page, i).flags&elementIsBucket != 0
 }
@@ -56,8 +56,8 @@ func element(page []byte, i int) leafElement {
 
 func dataStart(count int) int { return pageHeaderSize + count*elementSize }
 
-// layout follows the data of a page's elements, which lie one behind the other
-// and directly behind the table.
+// layout tracks the data of a page's elements, which follow the table and each
+// other without gaps.
 type layout struct {
 	page Pgid
 	next int64 // offset of the next element's data
@@ -86,8 +86,8 @@ func (l *layout) element(i int, at, pos, keySize, valueSize int64) error {
 	return nil
 }
 
-// finish checks that the page has just as many overflow pages as it needs. Where
-// the elements fill them to the last byte, older versions of bbolt added one.
+// finish checks that the page has as many overflow pages as it needs, and no more.
+// If the elements fill them to the last byte, older versions of bbolt added one.
 func (l *layout) finish(overflow uint32, pageSize int64) error {
 	want := (l.next - 1) / pageSize
 	if n := int64(overflow); n != want && n != l.next/pageSize {
@@ -96,7 +96,7 @@ func (l *layout) finish(overflow uint32, pageSize int64) error {
 	return nil
 }
 
-// parse checks the elements of the leaf in page, which is whole.
+// parse checks the elements of the leaf in page, which is complete.
 func (l *Leaf) parse(page []byte, id Pgid, count int) (layout, error) {
 	*l = Leaf{page: page, id: id, spans: l.spans[:0]}
 	lay, err := startLayout(id, count, int64(len(page)))
@@ -128,10 +128,10 @@ func (l *Leaf) parse(page []byte, id Pgid, count int) (layout, error) {
 }
 
 // checkRange checks that a page starts with the key that it has in its parent
-// page, and ends below the next key there. A nil bound is none.
+// page, and ends below the next key there. nil means no bound.
 //
-// bbolt itself only reads a page that starts with a larger key: when it writes
-// to one, it no longer finds its place in the parent.
+// bbolt can read a page that starts with a larger key. But when it writes to one,
+// it no longer finds the page's place in the parent.
 func checkRange(id Pgid, first, last, low, high []byte) error {
 	if low != nil && !bytes.Equal(first, low) {
 		return corrupt(id, "first key %x is not %x, its key in the parent page", clip(first), clip(low))
@@ -142,19 +142,19 @@ func checkRange(id Pgid, first, last, low, high []byte) error {
 	return nil
 }
 
-// minBranchElements is what bbolt leaves in a branch page, and counts on when it
-// deletes from the pages below. It also bounds the depth of a tree.
+// minBranchElements is how many elements bbolt leaves in a branch page. bbolt relies
+// on it when it deletes from the pages below. It also bounds the depth of a tree.
 const minBranchElements = 2
 
 // child is a reference from a branch page: page id holds keys from low on, and
-// below high where that is not nil.
+// below high unless that is nil.
 type child struct {
 	id        Pgid
 	low, high []byte
 }
 
 // parseBranch checks the elements of a branch page and appends its children to
-// into. Their keys lie in what keys makes of the page's.
+// into. It passes the page's keys through keys.
 func (db *DB) parseBranch(page []byte, ref child, h header, into []child, keys func([]byte) []byte) ([]child, error) {
 	count := int(h.count)
 	if count < minBranchElements {

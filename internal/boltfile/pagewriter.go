@@ -13,8 +13,7 @@ type pageWriter struct {
 }
 
 // append writes a page of that type, with as many overflow pages as its data
-// needs, and returns its number. The header of page, its first bytes, is filled
-// in.
+// needs, and returns its number. It fills in the header, the first bytes of page.
 func (p *pageWriter) append(flags uint16, count int, page []byte) (Pgid, error) {
 	id := p.next
 	n := pagesFor(int64(len(page)), p.pageSize)
@@ -27,7 +26,7 @@ func (p *pageWriter) append(flags uint16, count int, page []byte) (Pgid, error) 
 	return id, nil
 }
 
-// pagesFor is the number of pages that hold size bytes.
+// pagesFor returns the number of pages that hold size bytes.
 func pagesFor(size, pageSize int64) int64 { return (size + pageSize - 1) / pageSize }
 
 // writeFull writes all of p at off.

@@ -13,20 +13,19 @@ import (
 
 const (
 	// readAheadStreams and readAheadStretch are a compromise between disks
-	// with a large read-ahead of their own and those with a small one.
+	// with a large and with a small read-ahead.
 	readAheadStreams = 3
 	readAheadStretch = 32 << 20
-	// readAheadCall is how many bytes a call asks for, which cannot be
-	// cancelled.
+	// readAheadCall is how many bytes one call reads. A call cannot be cancelled.
 	readAheadCall = 256 << 10
 )
 
-// ReadAhead has the kernel read the first size bytes of r in a few streams. A
-// walk in key order through a cold file, which is hundreds of thousands of
-// random reads otherwise, finds them in memory, and so does a single reader that
-// would not keep the disk busy. It does nothing when they are in the page cache
-// already, or when r is not an [*os.File]. The returned function ends it and
-// must be called.
+// ReadAhead lets the kernel read the first size bytes of r in a few streams. A walk
+// in key order through a cold file would otherwise be hundreds of thousands of
+// random reads, and a single reader would not keep the disk busy; both then find
+// the bytes in memory. ReadAhead does nothing if they are in the page cache already,
+// or if r is not an [*os.File]. The caller must call the returned function, which
+// ends it.
 func ReadAhead(ctx context.Context, r io.ReaderAt, size int64) (stop func()) {
 	f, ok := r.(*os.File)
 	if !ok || cached(f, size) {
@@ -52,9 +51,9 @@ func ReadAhead(ctx context.Context, r io.ReaderAt, size int64) (stop func()) {
 	}
 }
 
-// readStretch sends bytes of f to nowhere, which leaves them in the page cache
-// without a copy. The kernel adapts to each open file how far it reads ahead,
-// so this one must not be that of the walk.
+// readStretch sends bytes of f to /dev/null, which leaves them in the page cache
+// without a copy. The kernel adapts its read-ahead to each open file, so this one
+// must not be the file of the walk.
 func readStretch(ctx context.Context, f *os.File, off, end int64) error {
 	own, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
@@ -68,7 +67,7 @@ func readStretch(ctx context.Context, f *os.File, off, end int64) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = null.Close() }() // keeps nothing
+	defer func() { _ = null.Close() }() // it stores nothing
 	for off < end && ctx.Err() == nil {
 		n, err := unix.Sendfile(int(null.Fd()), int(own.Fd()), &off, int(min(readAheadCall, end-off)))
 		if err == unix.EINTR {
@@ -84,7 +83,7 @@ func readStretch(ctx context.Context, f *os.File, off, end int64) error {
 	return ctx.Err()
 }
 
-// cached says whether a sample of the file's pages is in the page cache.
+// cached reports whether a sample of the file's pages is in the page cache.
 func cached(f *os.File, size int64) bool {
 	const samples = 64
 	const nowait = 0x8 // RWF_NOWAIT of preadv2(2): fail instead of waiting for the disk
@@ -102,7 +101,7 @@ func cached(f *os.File, size int64) bool {
 	return true
 }
 
-// inMemory says whether the file system has no disk.
+// inMemory reports whether the file system has no disk.
 func inMemory(f *os.File) bool {
 	var st unix.Statfs_t
 	err := unix.Fstatfs(int(f.Fd()), &st)

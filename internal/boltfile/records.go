@@ -8,15 +8,15 @@ import (
 // Record is an entry of a bucket.
 type Record struct{ Key, Value []byte }
 
-// maxRecords bounds the bytes in a list of records, and the room that the list
-// takes. The buckets of an etcd that a restore replaces hold some hundred bytes
-// for each member that there ever was.
+// maxRecords bounds the bytes in a list of records, and the memory of the list. The
+// buckets of an etcd that a restore replaces hold some hundred bytes for each
+// member that there ever was.
 const maxRecords = 16 << 20
 
-// recordRoom is what a Record in a list takes besides its bytes.
-const recordRoom = 48
+// recordOverhead is the memory of a Record in a list, besides its bytes.
+const recordOverhead = 48
 
-// recordList is the visitor that gathers the records of one bucket.
+// recordList is the visitor that collects the records of one bucket.
 type recordList struct {
 	noVisitor
 	bucket  string
@@ -58,8 +58,8 @@ func (l *recordList) nested(page Pgid, key []byte) error {
 }
 
 func (l *recordList) reserve(page Pgid, n int64) error {
-	if l.room += n + recordRoom; l.room > maxRecords {
-		return corrupt(page, "bucket %q: more than %d MiB, which have to be rewritten", l.bucket, maxRecords>>20)
+	if l.room += n + recordOverhead; l.room > maxRecords {
+		return corrupt(page, "bucket %q: more than %d MiB, too large to replace", l.bucket, maxRecords>>20)
 	}
 	return nil
 }

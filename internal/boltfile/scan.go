@@ -14,19 +14,19 @@ type Bucket struct {
 	Index int // in key order, from 0
 
 	sequence uint64
-	root     Pgid   // 0 where the bucket has a single page, inline
+	root     Pgid   // 0 if the bucket has a single page, inline
 	inline   []byte // that page
-	page     Pgid   // where the bucket is listed
+	page     Pgid   // the leaf page that lists the bucket
 }
 
-// Visitor sees the elements of one piece of a bucket: leaf pages that follow
-// one another in key order. Pieces are numbered from 0 in key order; several
-// are visited at once, each by one goroutine. An error ends the scan.
+// Visitor gets the elements of one piece of a bucket: consecutive leaf pages, in
+// key order. Pieces are numbered from 0 in key order; several are visited at once,
+// each by one goroutine. An error ends the scan.
 type Visitor interface {
 	// Leaf is called with each leaf page in turn.
 	Leaf(*Leaf) error
 	// Large is called instead for each element of a leaf page that is too large
-	// to be held in memory. The value is nil for a nested bucket.
+	// for memory. The value is nil for a nested bucket.
 	Large(page Pgid, key []byte, value *io.SectionReader) error
 	// Done is called after the last one.
 	Done() error
@@ -34,18 +34,18 @@ type Visitor interface {
 
 // Options change how a Scan works. The zero value is fine.
 type Options struct {
-	// Visit makes the visitor of a piece of a bucket of the top level. It is
-	// called by several goroutines. Nil, also as its result, checks only.
+	// Visit returns the visitor for a piece of a bucket of the top level. It is
+	// called by several goroutines. If it is nil, or returns nil, Scan only checks.
 	Visit func(b Bucket, piece int) Visitor
-	// Read is told how many bytes were read, on the goroutine of the caller.
+	// Read gets the number of bytes read, on the goroutine of the caller.
 	Read func(n int64)
-	// Workers is how many goroutines read, 0 for one on each processor.
+	// Workers is how many goroutines read, 0 for one a processor.
 	Workers int
 }
 
-// AllButOne is the number of Workers that leaves one processor to a checksum
-// beside the scan: SHA-256 cannot be divided, so what keeps it waiting takes as
-// much longer.
+// AllButOne is the number of Workers that leaves one processor for a checksum
+// beside the scan: SHA-256 runs on one processor, so every delay of it delays the
+// result.
 func AllButOne() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // MaxBuckets is how many buckets the top level of a database may hold. An etcd
@@ -56,12 +56,12 @@ const MaxBuckets = 1 << 16
 // database and shows the elements of each bucket of the top level to visitors.
 // It returns which pages are in use, and the buckets in key order.
 //
-// Errors are *CorruptError, *ShortError when the file shrinks meanwhile, the
-// reader's, the visitors' and the context's. Where several pages are damaged,
-// the same one is reported each time, unless pages are referenced twice. The
-// buffers have 128 KiB for each worker, up to 4 MiB when leaf pages are that
-// large; there are also a bit for each page, two where the file has a freelist,
-// and some hundred bytes for each branch page.
+// Errors are *CorruptError, *ShortError if the file shrinks meanwhile, and those of
+// the reader, the visitors and the context. If several pages are damaged, Scan
+// reports the same one each time, unless pages are referenced twice. The buffers
+// have 128 KiB for each worker, up to 4 MiB if leaf pages are that large; each page
+// takes one bit, two if the file has a freelist, and each branch page some hundred
+// bytes.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
 	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}
 	if s.visit == nil {
@@ -105,7 +105,7 @@ type scan struct {
 	visit   func(Bucket, int) Visitor
 	read    func(int64)
 	workers int
-	others  atomic.Int64 // bytes read on other goroutines than the caller's, not told yet
+	others  atomic.Int64 // bytes read on goroutines other than the caller's, not reported yet
 
 	mu     sync.Mutex
 	nested []Pgid // roots of nested buckets still to be checked
@@ -163,9 +163,9 @@ func (s *scan) checkNested(w *worker) error {
 	return nil
 }
 
-// run works the pieces off with all workers, in order; own is that of the
-// caller. Of several errors it returns that of the first piece: no piece is
-// begun after an error, and those before it have been begun.
+// run processes the pieces with all workers, in order; own is the worker of the
+// caller. Of several errors it returns that of the first piece: after an error it
+// begins no piece, and it has begun all earlier ones.
 func (s *scan) run(own *worker, pieces []piece) error {
 	var (
 		next   atomic.Int64
@@ -195,7 +195,7 @@ func (s *scan) run(own *worker, pieces []piece) error {
 		wg.Go(func() { work(s.newWorker(func(n int64) { s.others.Add(n) })) })
 	}
 	defer func() {
-		failed.Store(true) // where Read panics
+		failed.Store(true) // in case Read panics
 		wg.Wait()
 	}()
 	work(own)

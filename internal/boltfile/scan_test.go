@@ -198,7 +198,7 @@ func TestFirstOfSeveralErrors(t *testing.T) {
 		m.set64(id, headID, 1)
 	}
 	_, want := scanBytes(m.b)
-	require.ErrorContains(t, want, "calls itself 1")
+	require.ErrorContains(t, want, "header has page number 1")
 	for range 50 {
 		_, err := scanBytes(m.b)
 		require.Equal(t, want.Error(), err.Error())

@@ -3,9 +3,8 @@ package boltfile
 import "bytes"
 
 // treeWriter writes the tree of one bucket bottom up: records come in key order
-// and fill one leaf page after the other; the references to the pages of each
-// level fill the branch pages above it. It holds one leaf page, and two branch
-// pages a level.
+// and fill leaf pages; the references to the pages of each level fill the branch
+// pages above it. It holds one leaf page, and two branch pages a level.
 type treeWriter struct {
 	pages  *pageWriter
 	leaf   leafBuilder
@@ -39,7 +38,7 @@ func (t *treeWriter) flushLeaf() error {
 	return t.refer(0, child{id: id, low: low})
 }
 
-// refer adds a reference to a page of the level below to a level.
+// refer adds to a level a reference to a page of the level below.
 func (t *treeWriter) refer(level int, c child) error {
 	if level == len(t.levels) {
 		t.levels = append(t.levels, &branchLevel{pages: t.pages})
@@ -66,7 +65,7 @@ func (t *treeWriter) finish() (root Pgid, err error) {
 	}
 }
 
-// leafBuilder gathers the elements of a leaf page.
+// leafBuilder collects the elements of a leaf page.
 type leafBuilder struct {
 	elements []builtElement
 	data     []byte
@@ -92,7 +91,7 @@ func (l *leafBuilder) add(flags uint32, key, value []byte) {
 	l.data = append(append(l.data, key...), value...)
 }
 
-// page returns the page with room for its header.
+// page returns the page, with space for its header.
 func (l *leafBuilder) page() []byte {
 	start := dataStart(len(l.elements))
 	page := make([]byte, start, start+len(l.data))
@@ -111,17 +110,17 @@ func (l *leafBuilder) page() []byte {
 func (l *leafBuilder) reset() { l.elements, l.data = l.elements[:0], l.data[:0] }
 
 // branchLevel packs references to the pages of one level into branch pages. It
-// holds back the last page that is full until the next one has as many elements
-// as a branch page must have.
+// keeps the last full page until the next one has as many elements as a branch page
+// must have.
 type branchLevel struct {
 	pages   *pageWriter
 	full    []child
 	filling []child
-	size    int64 // bytes of the page that filling makes
+	size    int64 // bytes of the page being filled
 	total   int
 }
 
-// add takes the next reference and reports each page that it writes.
+// add takes the next reference, and reports each page that it writes to written.
 func (l *branchLevel) add(c child, written func(child) error) error {
 	l.total++
 	size := l.size + elementSize + int64(len(c.low))
@@ -139,7 +138,7 @@ func (l *branchLevel) add(c child, written func(child) error) error {
 	return nil
 }
 
-// finish writes what is left. There must have been two references at least.
+// finish writes what is left. At least two references must have been added.
 func (l *branchLevel) finish(written func(child) error) error {
 	if n := len(l.full); n > 0 && len(l.filling) < minBranchElements {
 		if n > minBranchElements {

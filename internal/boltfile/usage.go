@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Usage says which pages of a database are in use.
+// Usage records which pages of a database are in use.
 type Usage struct {
 	db    *DB
 	words []uint64 // a bit a page; set atomically while a scan runs
@@ -19,11 +19,11 @@ func newUsage(db *DB) *Usage {
 }
 
 // claim marks the page and its overflow pages as used. They must lie below the
-// high-water mark, and no one may have claimed them before: this is what ends
-// a walk through pages that refer to one another in a circle.
+// high-water mark and must not be claimed already: this ends a walk through pages
+// that refer to each other in a circle.
 func (u *Usage) claim(h header, id Pgid) error {
 	if h.id != id {
-		return corrupt(id, "page calls itself %d", h.id)
+		return corrupt(id, "header has page number %d", h.id)
 	}
 	last := id + Pgid(h.overflow)
 	if last >= u.db.meta.highWater {
@@ -43,7 +43,7 @@ func (u *Usage) claim(h header, id Pgid) error {
 	return nil
 }
 
-// Contains says whether page id is in use.
+// Contains reports whether page id is in use.
 func (u *Usage) Contains(id Pgid) bool { return u.words[id/64]&(1<<(id%64)) != 0 }
 
 // Free yields the pages below the high-water mark that are not in use, in
@@ -61,10 +61,10 @@ func (u *Usage) Free() iter.Seq[Pgid] {
 	}
 }
 
-// checkFreelist compares the freelist that the file holds with the pages that
-// the scan has found: each page is either in use or free. A file without one,
-// as etcd writes it on Linux, says nothing about free pages. Must be called
-// after the scan, which claims the freelist's own pages first.
+// checkFreelist compares the freelist in the file with the pages that the scan has
+// found: each page is either in use or free. A file without one, as etcd writes it
+// on Linux, has no list to compare. Call it after the scan, which claims the pages
+// of the freelist itself first.
 func (u *Usage) checkFreelist(w *worker, h header) error {
 	id := u.db.meta.freelist
 	size := (int64(h.overflow) + 1) * u.db.pageSize

@@ -18,7 +18,7 @@ func (s *scan) newWorker(counted func(n int64)) *worker {
 	return &worker{scan: s, window: window{r: s.db.r, end: s.db.Size(), counted: counted}}
 }
 
-// header reads the header of a page and, while at it, ahead bytes of what
+// header reads the header of a page and, in the same read, ahead bytes of what
 // follows.
 func (w *worker) header(id Pgid, ahead int64) (header, error) {
 	if err := w.ctx.Err(); err != nil {
@@ -37,8 +37,8 @@ func (w *worker) read(id Pgid, h header) ([]byte, error) {
 	return w.window.bytes(int64(id)*w.db.pageSize, n, n)
 }
 
-// branch reads and claims a branch page and appends its children to into, with
-// the keys that keys makes of those in the page.
+// branch reads and claims a branch page and appends its children to into. It passes
+// the page's keys through keys.
 func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]child, error) {
 	h, err := w.header(ref.id, w.db.pageSize)
 	if err != nil {
@@ -60,18 +60,18 @@ func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]ch
 	return w.db.parseBranch(page, ref, h, into, keys)
 }
 
-// maxKeptKeys bounds the bytes of the branch keys that a split keeps. The keys
-// of an etcd have 18 bytes, which makes it enough for a database of a terabyte.
+// maxKeptKeys bounds the bytes of the branch keys that a split keeps. The keys of
+// an etcd have 18 bytes, so it is enough for a database of a terabyte.
 const maxKeptKeys = 64 << 20
 
 // maxLevel bounds the pages of a level above the leaf pages, which a split keeps
-// too. A page of 4 KiB refers to 60 and more, which makes it enough for a
-// terabyte as well.
+// too. A page of 4 KiB refers to 60 or more, so it is enough for a terabyte as
+// well.
 const maxLevel = 1 << 22
 
 // split cuts the tree below root into pieces. It reads the branch pages down to
-// the last level but one: the pages below, nearly the whole file, are for the
-// workers. Each round claims the pages of a level, so it comes to an end.
+// the last level but one: the workers read the pages below, nearly the whole file.
+// Each round claims the pages of a level, so it ends.
 func (w *worker) split(root Pgid) ([]piece, error) {
 	if !w.db.inUse(root) {
 		return nil, corrupt(root, "root of a bucket, high-water mark %d", w.db.meta.highWater)
@@ -117,16 +117,15 @@ func (w *worker) split(root Pgid) ([]piece, error) {
 	return pieces, nil
 }
 
-// aboveLeaves says whether the children of a branch page are leaf pages, going
-// by the first. That the others are of the same kind is checked when they are
-// read.
+// aboveLeaves reports whether the first child of a branch page is a leaf page. The
+// workers check that the others are of the same kind.
 func (w *worker) aboveLeaves(ref child) (bool, error) {
 	h, err := w.header(ref.id, w.db.pageSize)
 	if err != nil {
 		return false, err
 	}
 	if h.flags != flagBranch || h.count == 0 {
-		return true, nil // the worker that reads it says what is wrong
+		return true, nil // the worker that reads it reports what is wrong
 	}
 	b, err := w.window.bytes(int64(ref.id)*w.db.pageSize+pageHeaderSize, elementSize, 0)
 	if err != nil {
@@ -140,7 +139,7 @@ func (w *worker) aboveLeaves(ref child) (bool, error) {
 	return h.flags != flagBranch, err
 }
 
-// keep copies the keys of the one branch page that is at work.
+// keep copies the keys of the current branch page.
 func (w *worker) keep(keys []byte) []byte {
 	w.keys = append(w.keys[:0], keys...)
 	return w.keys
@@ -174,7 +173,7 @@ func (w *worker) pieceLeaves(p *piece, v Visitor) error {
 	if w.children, err = w.branch(p.child, w.children[:0], w.keep); err != nil {
 		return err
 	}
-	var run int64 // bytes of neighbours that are best read together
+	var run int64 // bytes of neighbours to read together
 	for i, ref := range w.children {
 		if run <= 0 {
 			run = w.runFrom(i)
@@ -189,8 +188,8 @@ func (w *worker) pieceLeaves(p *piece, v Visitor) error {
 	return nil
 }
 
-// runFrom returns how many bytes from child i on hold children that follow one
-// another in the file, with at most small gaps. Overflow pages look like gaps.
+// runFrom returns how many bytes from child i on hold children that are adjacent in
+// the file, except for small gaps. Overflow pages look like gaps.
 func (w *worker) runFrom(i int) int64 {
 	const maxGap = 8
 	start := w.children[i].id
@@ -246,8 +245,8 @@ func (w *worker) leafPage(ref child, ahead int64, v Visitor) error {
 	return v.Leaf(&w.leaf)
 }
 
-// nestedBucket notes the bucket in element i of leaf page id for later, or
-// checks it at once when it is inline.
+// nestedBucket records the bucket in element i of leaf page id for later, or
+// checks it at once if it is inline.
 func (w *worker) nestedBucket(value []byte, id Pgid, i int) error {
 	root, inline, err := parseBucket(value, id, i)
 	if err != nil {

@@ -3,28 +3,28 @@ package boltfile
 import "io"
 
 // window is the part of the file that one worker has in memory. Leaf pages that
-// follow one another in key order mostly do so in the file, so a read is made
-// larger than the page when the caller knows that its neighbours come next.
+// are adjacent in key order mostly are in the file too, so a read is larger than the
+// page if the caller knows that its neighbours come next.
 type window struct {
 	r       io.ReaderAt
 	end     int64 // of the file's used part
 	off     int64 // of data in the file
 	data    []byte
-	counted func(n int64) // told of every read
+	counted func(n int64) // called after every read
 }
 
 const (
 	windowSize = 128 << 10 // fits in the second-level cache
-	// A leaf of up to this size is held in memory as a whole. The largest
-	// record of an etcd with default settings has 1.5 MiB.
+	// The largest leaf that is held in memory as a whole. The largest record of an
+	// etcd with default settings has 1.5 MiB.
 	maxHeldLeaf = 4 << 20
-	// A branch page stays far below: bbolt splits it when it exceeds one page
-	// and has more than four elements, and a key has at most 32 KiB.
+	// A branch page is much smaller: bbolt splits it when it exceeds one page and
+	// has more than four elements, and a key has at most 32 KiB.
 	maxBranch = 1 << 20
 )
 
-// bytes returns n bytes of the file at off, and reads up to ahead bytes in one
-// go if they are not in memory. What is in memory already is not read again. The
+// bytes returns n bytes of the file at off. If they are not in memory, it reads up
+// to ahead bytes at once. It does not read again what is in memory already. The
 // result is valid until the next call.
 func (w *window) bytes(off, n, ahead int64) ([]byte, error) {
 	if off >= w.off && off+n <= w.off+int64(len(w.data)) {
