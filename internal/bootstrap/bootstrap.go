@@ -1,4 +1,4 @@
-// Package bootstrap turns a list of members into everything that the members
+// Package bootstrap computes from a list of members everything that the members
 // of a new etcd cluster have to agree on before their first start: member and
 // cluster ids, the first WAL segment, the .snap file and the records of the
 // database. It opens no file and reads no clock; the same input always gives
@@ -17,7 +17,7 @@ import (
 // firstTerm is the raft term in which a new cluster's members are added.
 const firstTerm = 1
 
-// noMember is the id that raft reserves for the lack of a member.
+// noMember is the id with which raft means no member.
 const noMember types.ID = 0
 
 // Cluster is a new cluster, seen from one of its members. It is immutable and
@@ -29,13 +29,13 @@ type Cluster struct {
 	records [][]byte // members as JSON, as WAL and database hold them
 }
 
-// New returns the cluster of the given members, seen from the one called name.
-// The ids follow from peer URLs and token alone, as in etcd, so that all members
-// compute the same. It is an error if name is not among the members, or if two
-// of them get the same id.
+// New returns the cluster of the given members, seen from the member called name.
+// The ids depend only on peer URLs and token, as in etcd, so all members compute
+// the same. It is an error if name is not among the members, or if two of them get
+// the same id.
 func New(name, token string, members types.URLsMap) (*Cluster, error) {
 	if _, ok := members[name]; !ok {
-		return nil, fmt.Errorf("no member is called %q", name)
+		return nil, fmt.Errorf("no member has the name %q", name)
 	}
 	c := &Cluster{}
 	for n, urls := range members {

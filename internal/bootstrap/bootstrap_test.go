@@ -94,8 +94,8 @@ func TestMembersAreCopies(t *testing.T) {
 
 func TestNewErrors(t *testing.T) {
 	for _, tt := range []struct{ name, cluster, want string }{
-		{"x", "a=http://h:1", `no member is called "x"`},
-		{"a", "", `no member is called "a"`},
+		{"x", "a=http://h:1", `no member has the name "x"`},
+		{"a", "", `no member has the name "a"`},
 		// Ids are made from the URLs' concatenation, which is the same here.
 		{"a", "a=unix://1,a=unix://2,b=unix://1unix://2", `members "a" and "b" have the same id`},
 	} {

@@ -14,10 +14,10 @@ import (
 	"etcd.example/snapshot/internal/schema"
 )
 
-// Changes are what a restore changes in a database besides its membership.
+// Changes lists what a restore changes in a database besides the membership.
 type Changes struct {
-	// RevisionBump, unless zero, is added to the latest revision; the sum
-	// becomes the latest revision and is marked as compacted.
+	// RevisionBump, unless zero, is added to the latest revision. The sum
+	// becomes the latest revision, and is marked as compacted.
 	RevisionBump uint64
 	// DropAlarms removes all alarms.
 	DropAlarms bool
@@ -36,7 +36,7 @@ func (e *MalformedError) Error() string {
 // Unwrap returns [fault.ErrCorrupt].
 func (e *MalformedError) Unwrap() error { return fault.ErrCorrupt }
 
-// OverflowError reports a revision bump for which there is no room in an int64.
+// OverflowError reports a revision bump whose sum exceeds an int64.
 type OverflowError struct {
 	Latest int64
 	Bump   uint64
@@ -49,12 +49,12 @@ func (e *OverflowError) Error() string {
 // Unwrap returns [fault.ErrConfig].
 func (e *OverflowError) Unwrap() error { return fault.ErrConfig }
 
-// Edit puts the cluster into the database, in place of the one it came from,
-// with the other changes. Where the content is not that of an etcd, the error is
-// a [*MalformedError] or a [*boltfile.CorruptError]. A bump with no room for it
-// is an [*OverflowError]. It is the caller who commits, and not after an error.
+// Edit replaces the old cluster in the database by this one, and makes the other
+// changes. If the content is not that of an etcd, the error is a [*MalformedError]
+// or a [*boltfile.CorruptError]. A bump that does not fit is an [*OverflowError].
+// The caller commits, and must not do so after an error.
 //
-// It returns the revision that is the latest now, or 0 without a bump.
+// Edit returns the new latest revision, or 0 without a bump.
 //
 // The conf state in bucket meta stays that of the old cluster, as with etcdutl:
 // a server takes its own from the raft snapshot, and overwrites the record with
@@ -86,9 +86,9 @@ func (c *Cluster) Edit(e *boltfile.Edit, ch Changes) (revision int64, err error)
 	return revision, e.Replace(schema.BucketMeta, meta)
 }
 
-// replaceMembers leaves the new members in bucket members, bucket
-// members_removed empty, and bucket cluster, which holds the cluster version,
-// as it was.
+// replaceMembers puts the new members into bucket members and empties bucket
+// members_removed. It does not change bucket cluster, which holds the cluster
+// version.
 func (c *Cluster) replaceMembers(e *boltfile.Edit) error {
 	if !e.Has(schema.BucketCluster) {
 		if err := e.Replace(schema.BucketCluster, nil); err != nil {
@@ -105,7 +105,7 @@ func (c *Cluster) replaceMembers(e *boltfile.Edit) error {
 	return replace(e, schema.BucketMembers, members)
 }
 
-// replace is e.Replace for a bucket that may hold records, and nothing else.
+// replace is e.Replace for a bucket that may hold only records.
 func replace(e *boltfile.Edit, bucket string, records []boltfile.Record) error {
 	if _, err := e.Records(bucket); err != nil {
 		return err
@@ -113,7 +113,7 @@ func replace(e *boltfile.Edit, bucket string, records []boltfile.Record) error {
 	return e.Replace(bucket, records)
 }
 
-// set puts a record into a list in key order, in place of the one with its key.
+// set puts a record into a list in key order, and replaces one with the same key.
 func set(records []boltfile.Record, key string, value []byte) []boltfile.Record {
 	r := boltfile.Record{Key: []byte(key), Value: value}
 	at, found := slices.BinarySearchFunc(records, r.Key, func(r boltfile.Record, key []byte) int { return bytes.Compare(r.Key, key) })
@@ -124,8 +124,8 @@ func set(records []boltfile.Record, key string, value []byte) []boltfile.Record 
 	return slices.Insert(records, at, r)
 }
 
-// bumpRevision adds an empty record with the bumped revision, which is all that
-// etcd needs to count on from there.
+// bumpRevision adds an empty record with the bumped revision: etcd continues from
+// the last record.
 func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
 	last, err := e.LastKey(schema.BucketKey)
 	if err != nil {
@@ -138,8 +138,8 @@ func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
 	return bumped, e.Append(schema.BucketKey, boltfile.Record{Key: revisionKey(bumped)})
 }
 
-// CheckBump returns an [*OverflowError] if Edit would, for the price of a few
-// pages. Whether the database is sound, it does not say.
+// CheckBump returns an [*OverflowError] if Edit would. It reads only a few pages,
+// and does not check that the database is sound.
 func (ch Changes) CheckBump(ctx context.Context, db *boltfile.DB) error {
 	if ch.RevisionBump == 0 {
 		return nil

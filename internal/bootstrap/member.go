@@ -10,7 +10,7 @@ import (
 )
 
 // Member is a voting member of a new cluster. Its JSON is the record that etcd
-// keeps of it; what such a member does not have yet, etcd leaves out.
+// stores for it, without the fields that a new member does not have.
 type Member struct {
 	ID types.ID `json:"id"`
 	raftAttributes

@@ -2,12 +2,12 @@ package bootstrap
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// message is an encoded protobuf message. Its fields are appended in the order
-// of their numbers.
+// message is an encoded protobuf message. Append its fields in the order of their
+// numbers.
 //
 // The few messages of WAL and .snap file are encoded here because etcd's
 // packages for them add "raft.proto", "record.proto" and "snap.proto" to the
-// registry of the program, which panics on a second file of such a name.
+// registry of the program, which panics on a second file of that name.
 type message []byte
 
 func (m message) varint(field protowire.Number, v uint64) message {
@@ -36,8 +36,8 @@ func (c *Cluster) confChange(i int) message {
 }
 
 // hardState is the raftpb.HardState: term, vote, and all entries committed. The
-// vote is for the member with the lowest id, as with etcdutl; the first election
-// is not bound by it, since it happens in a later term.
+// vote is for the member with the lowest id, as with etcdutl; it does not bind the
+// first election, which happens in a later term.
 func (c *Cluster) hardState() message {
 	return message{}.varint(1, c.Term()).varint(2, uint64(c.members[0].ID)).varint(3, c.Index())
 }
@@ -65,7 +65,7 @@ func snapFile(crc uint32, data []byte) message {
 // emptySnapshot is the walpb.Snapshot that every WAL starts with.
 func emptySnapshot() message { return message{}.varint(1, 0).varint(2, 0) }
 
-// walSnapshot is the walpb.Snapshot that stands for [Cluster.Snap].
+// walSnapshot is the walpb.Snapshot that refers to [Cluster.Snap].
 func (c *Cluster) walSnapshot() message {
 	return message{}.varint(1, c.Index()).varint(2, c.Term()).bytes(3, c.confState())
 }

@@ -5,8 +5,8 @@ import (
 	"hash/crc32"
 )
 
-// Snap returns the raft snapshot that the first WAL segment ends with: the name
-// of its file in member/snap, and the content.
+// Snap returns the raft snapshot at the end of the first WAL segment: the name of
+// its file in member/snap, and the content.
 func (c *Cluster) Snap() (name string, content []byte, err error) {
 	store, err := c.v2Store()
 	if err != nil {

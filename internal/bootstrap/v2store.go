@@ -104,7 +104,7 @@ func (c *Cluster) v2Store() ([]byte, error) {
 			v2Dir(v2ClusterPrefix, 0, v2Dir(path.Join(v2ClusterPrefix, "members"), 1, members...)),
 			v2Dir(v2KeysPrefix, 0)),
 		CurrentIndex: c.Index(),
-		// etcd looks for members before it creates any: that get fails.
+		// etcd looks for members before it creates any: that get fails, and counts.
 		Stats:          v2Stats{GetsFail: 1, CreateSuccess: c.Index()},
 		CurrentVersion: v2Version,
 	}
@@ -125,7 +125,7 @@ func v2Dir(name string, index uint64, children ...v2Node) v2Node {
 	return d
 }
 
-// push adds the creation of file; the oldest event makes room for it if need be.
+// push adds the creation of file. If the queue is full, it drops the oldest event.
 func (q *v2Queue) push(file v2Node) {
 	e := &v2Event{Action: "create"}
 	e.Node.Key, e.Node.Value = file.Path, file.Value

@@ -12,8 +12,8 @@ const (
 	// of the first entry, both zero.
 	WALName = "0000000000000000-0000000000000000.wal"
 
-	// SegmentSize is the size in bytes to which etcd preallocates a segment,
-	// zero after the last record (wal.SegmentSizeBytes).
+	// SegmentSize is the size in bytes to which etcd preallocates a segment
+	// (wal.SegmentSizeBytes). The bytes after the last record are zero.
 	SegmentSize = 64_000_000
 )
 
@@ -32,9 +32,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // WriteWAL writes the records of the first WAL segment to w, one Write a
 // record: node and cluster id, the empty snapshot that starts every WAL, one
-// committed entry a member, the hard state, and the snapshot that [Cluster.Snap]
-// holds. The segment is complete when its file is extended with zeros to
-// [SegmentSize].
+// committed entry a member, the hard state, and the snapshot of [Cluster.Snap]. To
+// complete the segment, extend its file with zeros to [SegmentSize].
 func (c *Cluster) WriteWAL(w io.Writer) error {
 	enc := &walEncoder{w: w}
 	enc.record(crcRecord, nil)
@@ -56,8 +55,8 @@ type walEncoder struct {
 }
 
 // record writes one frame: a little-endian length field, the encoded record,
-// and zeros up to a multiple of 8 bytes. When there is padding, the top byte of
-// the length field has its top bit set and says how much.
+// and zeros up to a multiple of 8 bytes. If there is padding, the top byte of the
+// length field has its top bit set and holds the number of padding bytes.
 func (e *walEncoder) record(typ recordType, data []byte) {
 	if e.err != nil {
 		return

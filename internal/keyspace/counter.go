@@ -9,25 +9,25 @@ import (
 	"sync/atomic"
 )
 
-// Counter counts the distinct keys that are alive: those whose latest change is
-// not a deletion. Its input is the whole key space in pieces, each in revision
-// order, that may come in any order and from several goroutines.
+// Counter counts the distinct live keys: those whose latest change is not a
+// deletion. Its input is the whole key space in pieces, each in revision order,
+// that may come in any order and from several goroutines.
 //
-// It is exact. Each key is kept as a fingerprint of 128 bits together with the
-// number of the piece that changed it last and how. A piece with a higher
-// number overrules one with a lower; within a piece, and so within a Feed, the
-// later change overrules. That needs no assumption on versions, compactions or
-// completeness: a key counts exactly if its newest record in the file is a put,
-// whatever older ones a compaction has removed or left behind. The fingerprints
-// come from two hash functions with secret random seeds, so no file can be made
-// to collide, and among 10^9 keys the chance of any collision is below 10^-20.
+// The count is exact. Counter stores each key as a fingerprint of 128 bits, with the
+// number of the piece that changed it last and whether that deleted it. A piece with
+// a higher number overrules one with a lower; within a piece, and so within a Feed,
+// the later change overrules. This assumes nothing about versions, compactions or
+// completeness: a key counts if and only if its newest record in the file is a put,
+// whatever older ones a compaction has removed or left. The fingerprints come from
+// two hash functions with secret random seeds, so no file can be crafted to collide,
+// and among 10^9 keys the chance of any collision is below 10^-20.
 //
-// Changes are gathered by a part of the fingerprint, some thousand to a shard,
-// and now and then a shard is reduced to the latest change of each key: that
-// work stays within the processor's cache, where a table of all keys would not.
-// Memory is 20 bytes a key, for the keys alive and the dead ones that an
-// unfinished earlier piece could still mention, plus a quarter of that or 30 MB
-// for changes that were not reduced yet.
+// A part of the fingerprint selects the shard of a change. Some thousand changes
+// later, a shard is reduced to the latest change of each key: that work stays within
+// the processor's cache, as a table of all keys would not. Memory is 20 bytes a
+// key, for the live keys and the dead ones that an unfinished earlier piece could
+// still contain, plus a quarter of that or 30 MB for changes that were not reduced
+// yet.
 type Counter struct {
 	ctx    context.Context
 	seeds  [2]maphash.Seed
@@ -36,7 +36,7 @@ type Counter struct {
 
 	mu       sync.Mutex
 	feeds    []*Feed
-	finished map[uint32]struct{} // pieces from settled on that are finished
+	finished map[uint32]struct{} // finished pieces from settled on
 	settled  uint32              // all pieces below are finished
 }
 
@@ -45,8 +45,8 @@ const (
 	shardCount = 1 << shardBits
 )
 
-// NewCounter returns a Counter, which must be closed. When ctx ends, what is
-// under way in a shard is broken off: the count is lost, and Live says so.
+// NewCounter returns a Counter, which must be closed. When ctx ends, reductions
+// stop in the middle: the count is lost, and Live returns an error.
 func NewCounter(ctx context.Context) *Counter {
 	c := &Counter{
 		ctx:      ctx,
@@ -62,8 +62,8 @@ func NewCounter(ctx context.Context) *Counter {
 // Close releases the memory.
 func (c *Counter) Close() { c.memory.free() }
 
-// Live returns the number of keys alive, using all processors. All pieces must
-// have ended. The error is the context's.
+// Live returns the number of live keys, using all processors. All pieces must have
+// ended. The error is the context's.
 func (c *Counter) Live() (int, error) {
 	for _, f := range c.feeds {
 		f.flush()
@@ -90,7 +90,7 @@ func (c *Counter) Live() (int, error) {
 	return int(live.Load()), nil
 }
 
-// Fingerprint stands for a key.
+// Fingerprint identifies a key.
 type Fingerprint struct{ hi, lo uint64 }
 
 // Fingerprint returns the fingerprint of key.
@@ -116,15 +116,15 @@ func (h *KeyHash) Write(p []byte) (int, error) {
 	return h.lo.Write(p)
 }
 
-// Fingerprint is that of the bytes written so far.
+// Fingerprint returns the fingerprint of the bytes written so far.
 func (h *KeyHash) Fingerprint() Fingerprint { return Fingerprint{h.hi.Sum64(), h.lo.Sum64()} }
 
-// Feed takes in pieces, one after the other. It belongs to one goroutine.
-// Changes are held back until a few have come for the same shard.
+// Feed takes pieces, one after the other. It belongs to one goroutine. It buffers
+// changes until it has a few for the same shard.
 type Feed struct {
 	c       *Counter
 	piece   uint32
-	ended   []uint32 // pieces of which something may be held back
+	ended   []uint32 // pieces with changes that may still be buffered
 	pending [shardCount][]slot
 	index   []uint32
 }
@@ -132,7 +132,7 @@ type Feed struct {
 const (
 	// feedBatch is the number of changes after which a shard is locked once.
 	feedBatch = 16
-	// feedPieces is the number of pieces after which all shards are.
+	// feedPieces is the number of pieces after which all shards are locked once.
 	feedPieces = 64
 )
 
@@ -152,7 +152,7 @@ func (c *Counter) NewFeed() *Feed {
 // Begin starts a piece, numbered from 0 to at most 1<<31 - 3.
 func (f *Feed) Begin(piece int) { f.piece = uint32(piece) }
 
-// Add takes in the next change of the piece.
+// Add takes the next change of the piece.
 func (f *Feed) Add(key Fingerprint, tombstone bool) {
 	i := key.hi >> (64 - shardBits)
 	f.pending[i] = append(f.pending[i], newSlot(key, f.piece, tombstone))
@@ -161,15 +161,15 @@ func (f *Feed) Add(key Fingerprint, tombstone bool) {
 	}
 }
 
-// End finishes the piece. Pieces must be numbered without holes for dead keys
-// to be forgotten.
+// End finishes the piece. Dead keys are only dropped if pieces are numbered without
+// gaps.
 func (f *Feed) End() {
 	if f.ended = append(f.ended, f.piece); len(f.ended) == feedPieces {
 		f.flush()
 	}
 }
 
-// flush hands over everything that is held back.
+// flush passes all buffered changes to the shards.
 func (f *Feed) flush() {
 	for i := range f.pending {
 		if len(f.pending[i]) > 0 {

@@ -9,9 +9,9 @@ const (
 
 type chunk [chunkSlots]slot
 
-// memory hands out chunks, which are not cleared. They come from slabs that are
-// mapped from the system where that is possible: they go back to it at once,
-// while the garbage collector would let as much again pile up.
+// memory allocates chunks, which are not cleared. They come from slabs that are
+// mapped from the system if possible: these go back to it at once, while the garbage
+// collector would let as much again pile up.
 type memory struct {
 	mu    sync.Mutex
 	slabs [][]chunk

@@ -13,7 +13,7 @@ const slabSize = slabChunks * chunkSlots * slotSize
 func mapSlab() []chunk {
 	b, err := unix.Mmap(-1, 0, slabSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|populate)
 	if err != nil {
-		// Out of mappings or of memory: the Go runtime knows how to end that.
+		// Out of mappings or of memory: let the Go runtime handle that.
 		return make([]chunk, slabChunks)
 	}
 	return unsafe.Slice((*chunk)(unsafe.Pointer(unsafe.SliceData(b))), slabChunks)
@@ -21,5 +21,5 @@ func mapSlab() []chunk {
 
 func unmapSlab(slab []chunk) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(slab))), slabSize)
-	_ = unix.Munmap(b) // fails for what was never mapped, which is left to the garbage collector
+	_ = unix.Munmap(b) // fails if b was not mapped; then it is left to the garbage collector
 }

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Record is what is read of an mvccpb.KeyValue.
+// Record holds the fields that are read of an mvccpb.KeyValue.
 type Record struct {
 	Key         []byte // part of the input
 	ModRevision int64
@@ -21,8 +21,8 @@ const (
 )
 
 // ParseRecord reads a KeyValue in protocol buffer encoding, as leniently as
-// proto.Unmarshal: unknown fields are skipped, and of a repeated one the last
-// counts. An empty record is valid; etcd writes one when it bumps the revision.
+// proto.Unmarshal: it skips unknown fields, and of a repeated field the last counts.
+// An empty record is valid; etcd writes one when it bumps the revision.
 func ParseRecord(b []byte) (Record, error) {
 	var rec Record
 	for at := 0; at < len(b); {
@@ -68,9 +68,9 @@ func ParseRecord(b []byte) (Record, error) {
 	return rec, nil
 }
 
-// ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to
-// be held in memory. It calls newKey for each occurrence of the key field,
-// whose bytes it then writes to what newKey returned; the last one counts.
+// ReadRecord is ParseRecord for a KeyValue of size bytes that is too large for
+// memory. It calls newKey for each occurrence of the key field, and writes its bytes
+// to the writer that newKey returned; the last one counts.
 func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision int64, err error) {
 	in := &recordReader{in: bufio.NewReaderSize(io.LimitReader(r, size), int(min(size, 64<<10))), left: size}
 	for in.left > 0 {

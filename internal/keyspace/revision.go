@@ -1,6 +1,6 @@
-// Package keyspace reads what etcd keeps in its bucket "key": revision keys and
-// KeyValue records. It answers malformed input with errors and trusts no
-// length it has not checked.
+// Package keyspace reads what etcd stores in its bucket "key": revision keys and
+// KeyValue records. It returns errors for malformed input and trusts no length that
+// it has not checked.
 package keyspace
 
 import (
@@ -10,7 +10,7 @@ import (
 	"etcd.example/snapshot/internal/fault"
 )
 
-// ErrMalformed is matched by every error about a key or a record. It is a
+// ErrMalformed matches every error about a key or a record. It is a
 // [fault.ErrCorrupt].
 var ErrMalformed error = malformedError{}
 
@@ -23,15 +23,15 @@ func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w "+format, append([]any{ErrMalformed}, args...)...)
 }
 
-// Revision is a key of bucket "key": the Sub-th change of the transaction that
-// made revision Main.
+// Revision is a key of bucket "key": change number Sub, from 0, of the transaction
+// that created revision Main.
 type Revision struct {
 	Main, Sub int64
 	Tombstone bool // the change deleted its key
 }
 
 // The forms of a revision key, as in etcd's storage/mvcc: 8 bytes main, '_',
-// 8 bytes sub, big endian, and a 't' behind it for a tombstone.
+// 8 bytes sub, big endian, followed by a 't' for a tombstone.
 const (
 	revisionSize  = 17
 	tombstoneSize = 18

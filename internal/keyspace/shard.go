@@ -29,15 +29,14 @@ func newSlot(key Fingerprint, piece uint32, tombstone bool) slot {
 func (s *slot) tombstone() bool { return s.change&1 != 0 }
 func (s *slot) piece() uint32   { return s.change >> 1 }
 
-// minSlack is the number of changes a shard takes in, at the least, before it
-// is reduced.
+// minSlack is the smallest number of changes after which a shard is reduced.
 const minSlack = 6000
 
-// reduceStep is the number of changes after which a reduction asks its context,
-// a few milliseconds.
+// reduceStep is the number of changes after which a reduction checks its context,
+// every few milliseconds.
 const reduceStep = 1 << 16
 
-// shard gathers the changes of one part of the fingerprints.
+// shard collects the changes of one part of the fingerprints.
 type shard struct {
 	mu     sync.Mutex
 	chunks []*chunk
@@ -47,7 +46,7 @@ type shard struct {
 
 func (s *shard) at(i int) *slot { return &s.chunks[i/chunkSlots][i%chunkSlots] }
 
-// move is mostly called for a slot that is in its place already.
+// move copies a slot. Mostly the slot is in its place already.
 func (s *shard) move(to, from int) {
 	if to != from {
 		*s.at(to) = *s.at(from)
@@ -65,10 +64,10 @@ func (s *shard) add(m *memory, changes []slot) {
 	}
 }
 
-// reduce leaves the latest change of each key, in any order of the keys. Keys
-// that are dead since a piece below settled are forgotten: whatever names them
-// later is newer and stands for itself. index is room to work in, returned for
-// the next time. When ctx ends, the shard holds no longer what it should.
+// reduce keeps only the latest change of each key, in any order of the keys. It
+// drops keys that a piece below settled has deleted: a later change of such a key is
+// newer, and counts by itself. index is scratch space, returned for the next call.
+// When ctx ends, the content of the shard is no longer valid.
 func (s *shard) reduce(ctx context.Context, m *memory, index []uint32, settled uint32) []uint32 {
 	size := 1 << bits.Len(uint(2*s.used)) // at most half of it gets used
 	if len(index) < size {

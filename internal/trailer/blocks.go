@@ -8,13 +8,13 @@ import (
 const (
 	// BlockSize is how many bytes a [BlockWriter] writes and hashes at a time.
 	BlockSize = 1 << 20
-	// blockCount is how many blocks there are: one that is filled or written,
-	// and those by which hashing may be behind.
+	// blockCount is how many blocks there are: one that is filled or written, and
+	// the others waiting to be hashed.
 	blockCount = 4
 )
 
-// BlockWriter gathers the bytes of a snapshot into blocks, writes them, and
-// hashes each on a goroutine of its own meanwhile. It is for one goroutine:
+// BlockWriter collects the bytes of a snapshot in blocks and writes them, while a
+// goroutine of its own hashes them. Its methods are for one goroutine:
 //
 //	Space, Filled ──> block ──┬── Flush ──> w
 //	                          └── hashed ──> Digest
@@ -23,7 +23,7 @@ type BlockWriter struct {
 
 	block  []byte // being filled
 	free   chan []byte
-	toHash chan []byte // nil when the goroutine has been told to end
+	toHash chan []byte // nil once the goroutine was told to end
 	digest chan Digest
 }
 
@@ -43,7 +43,7 @@ func NewBlockWriter(w io.Writer) *BlockWriter {
 	return b
 }
 
-// newBlock has place for a trailer, should it be the last.
+// newBlock returns a block with space for a trailer, in case it is the last one.
 func newBlock() []byte { return make([]byte, 0, BlockSize+Size) }
 
 func hashBlocks(blocks <-chan []byte, free chan<- []byte, digest chan<- Digest) {
@@ -56,8 +56,8 @@ func hashBlocks(blocks <-chan []byte, free chan<- []byte, digest chan<- Digest) 
 	digest <- d
 }
 
-// Space is where the next bytes go: those that the block lacks, or a trailer if
-// it lacks none and is not flushed.
+// Space returns the slice to fill next: the rest of the block or, if the block is
+// full and not flushed, the space for a trailer.
 func (b *BlockWriter) Space() []byte {
 	if n := len(b.block); n < BlockSize {
 		return b.block[n:BlockSize]
@@ -65,8 +65,8 @@ func (b *BlockWriter) Space() []byte {
 	return b.block[len(b.block):cap(b.block)]
 }
 
-// Filled takes n bytes of Space, and reports whether the block is full and can be
-// flushed.
+// Filled adds the first n bytes of Space to the block, and reports whether the block
+// is full and can be flushed.
 func (b *BlockWriter) Filled(n int) bool {
 	b.block = b.block[:len(b.block)+n]
 	return len(b.block) == BlockSize
@@ -87,14 +87,14 @@ func (b *BlockWriter) Flush() (int, error) {
 	return n, nil
 }
 
-// Digest ends the snapshot and hashes its last block, which is not written yet:
-// that is for WriteLast.
+// Digest ends the snapshot and hashes its last block. It does not write that block:
+// WriteLast does.
 func (b *BlockWriter) Digest() Digest {
 	b.toHash <- b.block
 	return b.end()
 }
 
-// WriteLast writes the block, which stays as it is.
+// WriteLast writes the current block and keeps it.
 func (b *BlockWriter) WriteLast() error {
 	n, err := b.w.Write(b.block)
 	if err == nil && n != len(b.block) {
@@ -106,7 +106,7 @@ func (b *BlockWriter) WriteLast() error {
 	return nil
 }
 
-// Close ends the goroutine if Digest has not.
+// Close ends the goroutine, unless Digest has ended it.
 func (b *BlockWriter) Close() {
 	if b.toHash != nil {
 		b.end()

@@ -14,7 +14,7 @@ import (
 const hashBuffer = 1 << 20
 
 // CheckFile compares the SHA-256 of the first size bytes of r with the trailer
-// that follows them. read is told how many bytes were read.
+// that follows them. It calls read with the number of bytes of each read.
 func CheckFile(ctx context.Context, r io.ReaderAt, size int64, read func(n int64)) error {
 	h := NewRangeHash(r)
 	if err := h.Add(ctx, 0, size, read); err != nil {
@@ -23,21 +23,22 @@ func CheckFile(ctx context.Context, r io.ReaderAt, size int64, read func(n int64
 	return h.Compare(r, size)
 }
 
-// RangeHash computes the SHA-256 of a file range by range, as it becomes longer.
-// It is for one goroutine.
+// RangeHash computes the SHA-256 of a growing file, range by range. It is for one
+// goroutine.
 type RangeHash struct {
 	hash hash.Hash
 	r    io.ReaderAt
 	buf  []byte
 }
 
-// NewRangeHash returns a RangeHash of r without any bytes.
+// NewRangeHash returns a RangeHash of r that has hashed no bytes yet.
 func NewRangeHash(r io.ReaderAt) *RangeHash {
 	return &RangeHash{hash: sha256.New(), r: r, buf: make([]byte, hashBuffer)}
 }
 
-// Add hashes the bytes from off to end, and tells read, unless nil, how many it
-// has. A file that ends earlier is [fault.ErrTruncated].
+// Add hashes the bytes from off to end. It calls read, unless nil, with the number
+// of bytes of each read. If the file ends earlier, the error is
+// [fault.ErrTruncated].
 func (h *RangeHash) Add(ctx context.Context, off, end int64, read func(n int64)) error {
 	for off < end {
 		if err := ctx.Err(); err != nil {
@@ -57,7 +58,7 @@ func (h *RangeHash) Add(ctx context.Context, off, end int64, read func(n int64))
 	return nil
 }
 
-// Compare compares the checksum of what was added with the trailer that follows
+// Compare compares the checksum of the added bytes with the trailer that follows
 // the first size bytes of a snapshot.
 func (h *RangeHash) Compare(snapshot io.ReaderAt, size int64) error {
 	want, err := Read(snapshot, size+Size)

@@ -1,9 +1,9 @@
-// Package trailer knows the digest that ends an etcd snapshot: the SHA-256 of
-// the database, 32 bytes, appended to it.
+// Package trailer reads and checks the checksum at the end of an etcd snapshot: the
+// SHA-256 of the database, 32 bytes, appended to it.
 //
-// A database is a whole number of pages, hence of 512-byte sectors, so a file
-// carries a trailer if and only if its size is 32 bytes more than a multiple of
-// 512. A db file copied out of a data directory carries none.
+// A database is a whole number of pages, hence of 512-byte sectors, so a file has a
+// trailer if and only if its size is 32 bytes more than a multiple of 512. A db file
+// copied out of a data directory has none.
 package trailer
 
 import (
@@ -19,17 +19,18 @@ import (
 const (
 	// Size is the size of a trailer in bytes.
 	Size = sha256.Size
-	// Sector is what the size of every database in bytes is a multiple of.
+	// Sector divides the size in bytes of every database.
 	Sector = 512
 )
 
-// Present says whether a snapshot of size bytes ends in a trailer.
+// Present reports whether a snapshot of size bytes ends in a trailer.
 func Present(size int64) bool {
 	return size > 0 && size%Sector == Size
 }
 
 // Read returns the trailer of a snapshot of size bytes. The error is
-// [fault.ErrNoTrailer] if it has none, io.ErrUnexpectedEOF if r is shorter than size.
+// [fault.ErrNoTrailer] if it has none, and io.ErrUnexpectedEOF if r is shorter than
+// size.
 func Read(r io.ReaderAt, size int64) ([Size]byte, error) {
 	var t [Size]byte
 	if !Present(size) {
@@ -45,7 +46,7 @@ func Read(r io.ReaderAt, size int64) ([Size]byte, error) {
 	return [Size]byte{}, fmt.Errorf("read trailer: %w", err)
 }
 
-// Digest is what a [Writer] found in a snapshot.
+// Digest is the checksum that a [Writer] computed, and the trailer that it found.
 type Digest struct {
 	Size    int64      // bytes of the database, without the trailer
 	Sum     [Size]byte // SHA-256 of those bytes
@@ -53,8 +54,8 @@ type Digest struct {
 	Trailer [Size]byte // the trailer, zero if not Present
 }
 
-// Check returns nil if the trailer confirms the database, [fault.ErrNoTrailer] if there
-// is no trailer, and otherwise an [fault.ErrChecksum] that shows both digests.
+// Check returns nil if the trailer matches the checksum, [fault.ErrNoTrailer] if
+// there is no trailer, and otherwise a [fault.ErrChecksum] with both checksums.
 func (d Digest) Check() error {
 	if !d.Present {
 		return missing(d.Size)
@@ -69,26 +70,26 @@ func missing(size int64) error {
 	return fmt.Errorf("%w (%d bytes)", fault.ErrNoTrailer, size)
 }
 
-// Writer takes a snapshot of unknown size, passes the database on and computes
-// its digest. The last 32 bytes are kept back, because they may be the trailer,
-// until Finish knows. A Writer is for one goroutine.
+// Writer takes a snapshot of unknown size, writes the database to another writer and
+// computes its checksum. It keeps the last 32 bytes until Finish, because they may
+// be the trailer. A Writer is for one goroutine.
 type Writer struct {
 	w    io.Writer
 	hash hash.Hash
-	size int64 // bytes passed on
+	size int64 // bytes written to w
 	held [Size]byte
 	n    int // bytes held
 	err  error
 }
 
-// NewWriter returns a Writer that passes the database on to w. To compute the
-// digest alone, w is io.Discard.
+// NewWriter returns a Writer that writes the database to w. Use io.Discard to
+// compute the checksum alone.
 func NewWriter(w io.Writer) *Writer {
 	return &Writer{w: w, hash: sha256.New()}
 }
 
-// Write takes the next bytes of the snapshot. An error is that of the
-// underlying writer, and stays.
+// Write takes the next bytes of the snapshot. The errors are those of the
+// underlying writer; the first one is returned from then on.
 func (t *Writer) Write(p []byte) (int, error) {
 	if t.err != nil {
 		return 0, t.err
@@ -114,10 +115,9 @@ func (t *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Finish says that no more bytes come. If their number leaves no room for a
-// trailer, the bytes kept back belong to the database and are passed on now.
-// The error is that of the underlying writer; what the digest is worth,
-// [Digest.Check] tells.
+// Finish ends the snapshot. If its size shows that it has no trailer, the bytes kept
+// belong to the database, and Finish writes them. The error is that of the
+// underlying writer. Finish does not compare the checksum: [Digest.Check] does.
 func (t *Writer) Finish() (Digest, error) {
 	if t.err != nil {
 		return Digest{}, t.err
