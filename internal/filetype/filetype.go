@@ -1,5 +1,5 @@
-// Package filetype says what a file is that is not an etcd database, going by how
-// it starts.
+// Package filetype tells from its first bytes what a file is that is not an etcd
+// database.
 package filetype
 
 import (
@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// signatures is how those files start in which a backup gets wrapped.
+// signatures lists the first bytes of the file formats that backups are packed in.
 var signatures = []struct {
 	start, kind, undo string
 }{
@@ -25,7 +25,7 @@ var signatures = []struct {
 	{"-----BEGIN PGP MESSAGE-----", "a file encrypted with OpenPGP", "decrypt"},
 }
 
-// Describe says what a file is that starts with head, and what to do: "this is a
+// Describe states what a file is that starts with head, and what to do: "this is a
 // gzip file: decompress it first, …".
 func Describe(head []byte) string {
 	for _, s := range signatures {
@@ -33,7 +33,7 @@ func Describe(head []byte) string {
 			return fmt.Sprintf("this is %s: %s it first, or give RestoreFrom a reader that does", s.kind, s.undo)
 		}
 	}
-	const tar = 257 // where the header of a tar archive is marked
+	const tar = 257 // offset of the magic in the header of a tar archive
 	if len(head) > tar && bytes.HasPrefix(head[tar:], []byte("ustar")) {
 		return "this is a tar archive: extract it first, or give RestoreFrom a reader that does"
 	}
@@ -51,7 +51,7 @@ const (
 	maxBytes = 16
 )
 
-// printable quotes the beginning of a text, and is empty if head is not one.
+// printable quotes the beginning of a text. It returns "" if head is not text.
 func printable(head []byte) string {
 	head = bytes.TrimPrefix(head, []byte("\ufeff"))
 	var text strings.Builder

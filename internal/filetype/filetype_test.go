@@ -48,7 +48,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// What a stranger's file says ends up in logs and on terminals.
+// The content of untrusted files ends up in logs and on terminals.
 func FuzzDescribe(f *testing.F) {
 	f.Add([]byte("\x1b]0;title\x07"))
 	f.Add([]byte("<html>\r\n"))

@@ -1,8 +1,8 @@
-// Package flock takes the locks of flock(2), which end with the process that
-// holds them. bbolt takes the same.
+// Package flock takes locks with flock(2), which end with the process that holds
+// them. bbolt takes the same locks.
 package flock
 
 import "errors"
 
-// ErrHeld: the file has a lock that excludes this one.
+// ErrHeld: another lock on the file excludes this one.
 var ErrHeld = errors.New("locked")

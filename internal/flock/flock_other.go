@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// TryExclusive is [errors.ErrUnsupported].
+// TryExclusive returns [errors.ErrUnsupported].
 func TryExclusive(*os.File) error { return errors.ErrUnsupported }
 
-// TryShared is [errors.ErrUnsupported].
+// TryShared returns [errors.ErrUnsupported].
 func TryShared(*os.File) error { return errors.ErrUnsupported }
 
 // Unlock does nothing.

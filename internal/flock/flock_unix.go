@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TryExclusive takes the exclusive lock of f, or says at once that it is
-// [ErrHeld]. Where there are no locks it is [errors.ErrUnsupported].
+// TryExclusive takes the exclusive lock of f, or returns [ErrHeld] at once. If
+// there are no locks it returns [errors.ErrUnsupported].
 func TryExclusive(f *os.File) error { return call(f, unix.LOCK_EX|unix.LOCK_NB) }
 
-// TryShared is TryExclusive for a lock that excludes only exclusive ones.
+// TryShared is TryExclusive for a shared lock, which excludes only exclusive ones.
 func TryShared(f *os.File) error { return call(f, unix.LOCK_SH|unix.LOCK_NB) }
 
-// Unlock gives the lock of f up. Where there are no locks it does nothing.
+// Unlock releases the lock of f. If there are no locks it does nothing.
 func Unlock(f *os.File) error {
 	if err := call(f, unix.LOCK_UN); !errors.Is(err, errors.ErrUnsupported) {
 		return err
@@ -49,7 +49,7 @@ func call(f *os.File, how int) error {
 	return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 }
 
-// isUnavailable says whether there are no locks: on this file system, on NFS
+// isUnavailable reports whether there are no locks: on this file system, on NFS
 // without a lock daemon, in this kernel, or in a sandbox that denies them.
 func isUnavailable(err error) bool {
 	return err == unix.ENOLCK || err == unix.EPERM || err == unix.EINVAL || errors.Is(err, errors.ErrUnsupported)

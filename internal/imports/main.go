@@ -1,6 +1,6 @@
-// Command imports prints what the imports of a program have put into the
-// registries that are global to it. It imports etcd's client and, with build
-// tag snapshot, package snapshot as well: the test beside it wants no difference.
+// Command imports prints what the imports of a program register in its global
+// registries. It imports etcd's client and, with build tag snapshot, package
+// snapshot as well. The test beside it requires that both print the same.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// Some registries cannot be listed, only asked.
+// Some registries have no list, only a lookup by name.
 var (
 	paths = []string{
 		"/", "/debug/events", "/debug/fgprof", "/debug/pprof/", "/debug/pprof/profile", "/debug/requests", "/debug/vars",
@@ -67,7 +67,7 @@ func main() {
 	}
 }
 
-// described says for each name what the registry has under it.
+// described returns for each name the type that is registered under it.
 func described(names []string, get func(name string) any) []string {
 	var found []string
 	for _, name := range names {
@@ -86,8 +86,8 @@ func flags() (names []string) {
 	return names
 }
 
-// prometheusCollectors returns all that is registered, also what has no series
-// yet and is therefore not gathered.
+// prometheusCollectors returns all registered collectors, including those that have
+// no series yet and are therefore not gathered.
 func prometheusCollectors() (descriptions []string) {
 	ch := make(chan *prometheus.Desc)
 	go func() {
@@ -110,8 +110,8 @@ func protobufFiles() (names []string) {
 	return names
 }
 
-// httpHandler returns the handler that the default mux has for a path; only its
-// type is of use.
+// httpHandler returns the handler that the default mux has for a path. Only its
+// type matters.
 func httpHandler(path string) any {
 	r, err := http.NewRequest(http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
@@ -123,8 +123,8 @@ func httpHandler(path string) any {
 	return nil
 }
 
-// grpcCompressors returns what a client tells its server that it can decompress:
-// every compressor that is registered.
+// grpcCompressors returns the compressors that a client announces to its server:
+// every registered one.
 func grpcCompressors() (names []string, err error) {
 	listener := bufconn.Listen(1 << 10)
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {

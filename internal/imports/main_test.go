@@ -47,7 +47,7 @@ func registries(t *testing.T, buildFlags ...string) map[string][]string {
 	return found
 }
 
-// A program that imports the package has in all its registries what it has with
+// A program that imports the package has the same in all its registries as with
 // etcd's client alone.
 func TestImportHasNoSideEffects(t *testing.T) {
 	short.Skip(t, "builds two programs")
@@ -55,7 +55,7 @@ func TestImportHasNoSideEffects(t *testing.T) {
 	for name, want := range without {
 		require.Equal(t, want, with[name], name)
 	}
-	// The registries are looked at indeed: these come with Go and the client.
+	// The program does read the registries: these come with Go and the client.
 	for name, entry := range map[string]string{
 		"expvar variables":      "memstats",
 		"gRPC codecs":           "proto: *proto.codecV2",
@@ -67,8 +67,8 @@ func TestImportHasNoSideEffects(t *testing.T) {
 	}
 }
 
-// linked returns the packages that a program with the given import has in it,
-// those of Go's own library apart.
+// linked returns the packages that a program with the given import links: those of
+// Go's standard library and the others.
 func linked(t *testing.T, platform, pkg string) (others, standard []string) {
 	t.Helper()
 	goos, goarch, _ := strings.Cut(platform, "/")
@@ -84,7 +84,8 @@ func linked(t *testing.T, platform, pkg string) (others, standard []string) {
 	return others, standard
 }
 
-// What the package links that etcd's client does not is its own, or one of few.
+// Besides the packages of etcd's client, the package links only its own and a few
+// others.
 func TestLinkedPackages(t *testing.T) {
 	const most = 185
 	allowed := []string{
@@ -93,7 +94,7 @@ func TestLinkedPackages(t *testing.T) {
 		"go.etcd.io/etcd/pkg/v3/netutil", // compares peer URLs
 		"golang.org/x/sys",               // locks, reflinks, page cache
 	}
-	// These register a handler or variables once they are linked.
+	// These register a handler or variables if they are linked.
 	effective := []string{"expvar", "net/http/pprof"}
 
 	platforms := []string{"linux/amd64", "linux/386", "darwin/arm64", "windows/amd64"}
