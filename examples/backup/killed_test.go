@@ -31,8 +31,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// What a killed save left is removed by the next one, and what a running one
-// works on is not.
+// A save removes what a killed one left, but not the files of a running one.
 func TestSaveAfterAKilledOne(t *testing.T) {
 	db := snaptest.NewDB().Large(3000, 1000).Bytes(t, false)
 	halfway := make(chan struct{}, 1)
@@ -52,7 +51,7 @@ func TestSaveAfterAKilledOne(t *testing.T) {
 	var stderr bytes.Buffer
 	killed.Stderr = &stderr
 	require.NoError(t, killed.Start())
-	t.Cleanup(func() { _ = killed.Process.Kill() }) // where the test ends early
+	t.Cleanup(func() { _ = killed.Process.Kill() }) // in case the test ends early
 	ended := make(chan error, 1)
 	go func() { ended <- killed.Wait() }()
 	select {

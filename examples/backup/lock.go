@@ -10,7 +10,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
 
-// partial begins the names of the directories in which saves work.
+// partial is the prefix of the directories in which saves work.
 const partial = ".partial-"
 
 // enter creates dir, locks it against other saves, and removes what killed ones
@@ -32,7 +32,7 @@ func enter(dir string) (leave func() error, err error) {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("remove what an earlier backup left: %w", err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("remove the leftovers of an earlier backup: %w", err), lock.Close())
 	}
 	return lock.Close, nil
 }

@@ -48,34 +48,34 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	keep := flags.Int("keep", 7, "save: number of backups to keep")
 	var cfg snapshot.RestoreConfig
 	flags.StringVar(&cfg.Name, "name", "default", "restore: name of the member")
-	flags.StringVar(&cfg.OutputDataDir, "data-dir", "", "restore: data directory to make, [name].etcd if empty")
+	flags.StringVar(&cfg.OutputDataDir, "data-dir", "", "restore: data directory to create, [name].etcd if empty")
 	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "default=http://localhost:2380", "restore: all members and their peer URLs")
 	flags.StringVar(&cfg.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "restore: token of the new cluster")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
 	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
-		// The total of a backup that is being unpacked is not known.
+		// The total is not known while a backup is unpacked.
 		_, _ = fmt.Fprintf(out, "\r%-8s %6d of %d MB ", p.Phase, p.Done/1e6, max(p.Done, p.Total)/1e6)
 	}))
-	say := log.New(out, "\r", 0).Printf // over the progress, which is shorter
+	printf := log.New(out, "\r", 0).Printf // overwrites the progress, which is shorter
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case *keep < 1:
 		return fmt.Errorf("keep: got %d, want 1 or more", *keep)
 	case args[0] == "save":
-		return save(ctx, m, *endpoint, *dir, *keep, say)
+		return save(ctx, m, *endpoint, *dir, *keep, printf)
 	case args[0] == "restore":
-		return restore(ctx, m, *dir, cfg, say)
+		return restore(ctx, m, *dir, cfg, printf)
 	}
 	return fmt.Errorf("command: got %q, want save or restore", args[0])
 }
 
-// save works in a hidden directory, which is all that a kill can leave: the next
-// save removes it. A backup is moved out of it when what is on disk has been read
-// again and verified, and only then are old ones removed.
-func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep int, say func(string, ...any)) (err error) {
+// save works in a hidden directory. A kill can leave nothing but that directory, and
+// the next save removes it. save reads the backup on disk again and verifies it,
+// then moves it out of the hidden directory, and only then removes old ones.
+func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep int, printf func(string, ...any)) (err error) {
 	leave, err := enter(dir)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 	zip := gzip.NewWriter(packed)
 	saved, err := m.SaveTo(ctx, clientv3.Config{Endpoints: []string{endpoint}}, zip)
 	if err == nil {
-		err = errors.Join(zip.Close(), packed.Sync()) // which SaveTo does not
+		err = errors.Join(zip.Close(), packed.Sync()) // SaveTo does not sync
 	}
 	if err = errors.Join(err, packed.Close()); err != nil {
 		return err
@@ -114,7 +114,7 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 		err = errors.Join(err, unpacked.Close())
 	}
 	if err = errors.Join(ctx.Err(), err); err != nil {
-		return fmt.Errorf("unpack what was written: %w", err)
+		return fmt.Errorf("unpack the new backup: %w", err)
 	}
 	status, err := m.Verify(ctx, unpacked.Name())
 	if err != nil {
@@ -129,11 +129,11 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 	if err != nil {
 		return err
 	}
-	// The name has to survive a power cut as well. Windows has no call for that.
+	// The name has to survive a power cut too. Windows has no call for that.
 	if err := errors.Join(d.Sync(), d.Close()); err != nil && runtime.GOOS != "windows" {
 		return err
 	}
-	say("saved %s: %d bytes, SHA-256 %x", name, saved.Size, saved.SHA256)
+	printf("saved %s: %d bytes, SHA-256 %x", name, saved.Size, saved.SHA256)
 
 	names, err := list(dir)
 	for ; len(names) > keep; names = names[1:] {
@@ -142,9 +142,9 @@ func save(ctx context.Context, m *snapshot.V3Manager, endpoint, dir string, keep
 	return err
 }
 
-// restore takes the newest backup that is sound. One that is not leaves
-// nothing at the target, so the next can simply be tried.
-func restore(ctx context.Context, m *snapshot.V3Manager, dir string, cfg snapshot.RestoreConfig, say func(string, ...any)) error {
+// restore restores the newest sound backup. A damaged one leaves nothing at the
+// target, so restore can simply try the next.
+func restore(ctx context.Context, m *snapshot.V3Manager, dir string, cfg snapshot.RestoreConfig, printf func(string, ...any)) error {
 	for _, member := range strings.Split(cfg.InitialCluster, ",") {
 		if name, url, _ := strings.Cut(member, "="); name == cfg.Name {
 			cfg.PeerURLs = append(cfg.PeerURLs, url)
@@ -157,13 +157,13 @@ func restore(ctx context.Context, m *snapshot.V3Manager, dir string, cfg snapsho
 	for _, name := range slices.Backward(names) {
 		err := unzip(filepath.Join(dir, name), func(r io.Reader) error { return m.RestoreFrom(ctx, r, cfg) })
 		if err == nil {
-			say("restored %s", name)
+			printf("restored %s", name)
 			return nil
 		}
 		if !damaged(err) {
 			return err
 		}
-		say("skipped %s: %v", name, err)
+		printf("skipped %s: %v", name, err)
 	}
 	return fmt.Errorf("no sound backup in %s", dir)
 }
@@ -187,8 +187,8 @@ func unzip(path string, use func(io.Reader) error) error {
 	return errors.Join(err, f.Close())
 }
 
-// damaged tells a backup that is at fault from a target or a configuration
-// that would be at fault with every other backup too.
+// damaged reports whether the backup is the cause of err, and not the target or the
+// configuration, with which every other backup would fail too.
 func damaged(err error) bool {
 	return errors.As(err, new(flate.CorruptInputError)) || slices.ContainsFunc([]error{
 		snapshot.ErrTruncated, snapshot.ErrNoTrailer, snapshot.ErrChecksum, snapshot.ErrCorrupt,

@@ -54,7 +54,7 @@ func savedThrice(t *testing.T) (dir string, names []string) {
 	return dir, names
 }
 
-// backups lists what is in dir beside the file that saves lock.
+// backups lists the entries of dir, without the file that saves lock.
 func backups(t *testing.T, dir string) []string {
 	t.Helper()
 	names := snaptest.TreeList(t, dir)
@@ -116,7 +116,7 @@ func TestRestoreSkipsDamaged(t *testing.T) {
 		"no gzip":           func(b []byte) []byte { return bytes.Repeat([]byte("x"), 1000) },
 		"overwritten":       func(b []byte) []byte { copy(b[len(b)/2:], bytes.Repeat([]byte{0xff}, 300)); return b },
 		"flipped bit":       flipBit,
-		"wrong gzip digest": func(b []byte) []byte { b[len(b)-8] ^= 1; return b },
+		"wrong gzip CRC":    func(b []byte) []byte { b[len(b)-8] ^= 1; return b },
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(newest, damage(bytes.Clone(sound)), 0o600))
@@ -129,7 +129,7 @@ func TestRestoreSkipsDamaged(t *testing.T) {
 		})
 	}
 
-	// What gzip cannot see: the snapshot was bad when it was packed.
+	// gzip cannot detect this: the snapshot was bad when it was packed.
 	for want, damage := range map[string]func(path string){
 		"ended early": func(path string) { snaptest.Truncate(t, path, 4096) },
 		"no SHA-256": func(path string) {
@@ -180,7 +180,8 @@ func repack(t *testing.T, backup []byte, path string, damage func(path string)) 
 	require.NoError(t, os.WriteFile(path, packed.Bytes(), 0o600))
 }
 
-// TestRestoreStops: where every backup would fail alike, none is called damaged.
+// TestRestoreStops: if every backup would fail alike, restore reports none of them
+// as damaged.
 func TestRestoreStops(t *testing.T) {
 	dir, _ := savedThrice(t)
 	target := t.TempDir()
@@ -233,8 +234,8 @@ func TestSaveFails(t *testing.T) {
 	require.ErrorIs(t, run(ctx, args, &bytes.Buffer{}), context.DeadlineExceeded)
 	require.Empty(t, backups(t, dir), "no partial file")
 
-	// An old backup that cannot be removed is told; the new one stays, and so
-	// does what is none.
+	// An old backup that cannot be removed is an error. The new one stays, and so do
+	// other files.
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "0-other.db.gz"), nil, 0o600))
 	stuck := filepath.Join(dir, "0-rev1.db.gz")
 	require.NoError(t, os.MkdirAll(filepath.Join(stuck, "full"), 0o700))

@@ -18,8 +18,8 @@ const (
 	role = "reader"
 )
 
-// write leaves keys that were updated, deleted and put again, a lease, a user
-// and a role.
+// write writes keys that it updates, deletes and puts again, a lease, a user and a
+// role.
 func write(ctx context.Context, c *clientv3.Client) error {
 	for i := range 300 {
 		if _, err := c.Put(ctx, serviceKey(i), fmt.Sprintf("10.0.0.%d:80", i%250)); err != nil {
@@ -62,7 +62,7 @@ func write(ctx context.Context, c *clientv3.Client) error {
 
 func serviceKey(i int) string { return fmt.Sprintf("service/%03d", i) }
 
-// content is what an etcd answers.
+// content is what an etcd holds.
 type content struct {
 	revision int64
 	keys     []*mvccpb.KeyValue
@@ -112,7 +112,7 @@ func (c content) leased() (n int) {
 	return n
 }
 
-// compare says everything that is not as it was, or nil.
+// compare returns an error with every difference, or nil.
 func compare(before, after content, s snapshot.Status) error {
 	var errs []error
 	differs := func(what string, got, want any) {
@@ -133,7 +133,7 @@ func compare(before, after content, s snapshot.Status) error {
 	for i := range min(len(before.keys), len(after.keys)) {
 		if !proto.Equal(before.keys[i], after.keys[i]) {
 			differs(fmt.Sprintf("key %q", before.keys[i].Key), after.keys[i], before.keys[i])
-			break // one says enough
+			break // one is enough
 		}
 	}
 	if len(after.leases) != len(before.leases) {

@@ -56,16 +56,16 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	say(out, "An etcd is running at %s with %d keys.", original.Endpoint(), len(before.keys))
+	printLine(out, "An etcd is running at %s with %d keys.", original.Endpoint(), len(before.keys))
 
-	// Save, and say what is in the file.
+	// Save, and print what the file holds.
 	m := snapshot.New()
 	path := filepath.Join(dir, "backup.db")
 	start := time.Now()
 	if err := m.Save(ctx, original.ClientConfig(), path); err != nil {
 		return err
 	}
-	say(out, "Saved in %v, SHA-256 checked on the way. The snapshot holds:\n", since(start))
+	printLine(out, "Saved in %v, SHA-256 checked on the way. The snapshot holds:\n", since(start))
 	status, err := m.StatusContext(ctx, path)
 	if err != nil {
 		return err
@@ -76,10 +76,10 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := m.Verify(ctx, path); err != nil {
 		return err
 	}
-	say(out, "\nVerified: digest, structure and every record.")
+	printLine(out, "\nVerified: checksum, structure and every record.")
 	original.Stop()
 
-	// Restore, and boot what came out.
+	// Restore, and boot the restored directory.
 	restored := filepath.Join(dir, "restored")
 	start = time.Now()
 	err = m.RestoreContext(ctx, snapshot.RestoreConfig{
@@ -93,7 +93,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	say(out, "Restored in %v. The old etcd is stopped, a new one boots from the restored directory.", since(start))
+	printLine(out, "Restored in %v. The old etcd is stopped, a new one boots from the restored directory.", since(start))
 	reborn, err := snaptest.Run(ctx, snaptest.Config{Name: name, DataDir: restored, PeerURL: original.PeerURL})
 	if err != nil {
 		return fmt.Errorf("boot the restored directory: %w", err)
@@ -106,8 +106,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err := compare(before, after, status); err != nil {
 		return fmt.Errorf("restored etcd differs: %w", err)
 	}
-	say(out, "Compared: %d keys with value, versions and revisions, %d of them on a lease, "+
-		"the revision (%d), the user and the role. All the same.", len(after.keys), after.leased(), after.revision)
+	printLine(out, "Compared: %d keys with value, versions and revisions, %d of them on a lease, "+
+		"the revision (%d), the user and the role. They are equal.", len(after.keys), after.leased(), after.revision)
 	return nil
 }
 
@@ -125,8 +125,8 @@ func printStatus(out io.Writer, s snapshot.Status) error {
 	return t.Flush()
 }
 
-// say prints a line. A terminal that is gone is no reason to stop.
-func say(out io.Writer, format string, args ...any) {
+// printLine prints a line. It ignores errors: a closed terminal is no reason to stop.
+func printLine(out io.Writer, format string, args ...any) {
 	_, _ = fmt.Fprintf(out, format+"\n", args...)
 }
 

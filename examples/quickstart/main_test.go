@@ -29,9 +29,9 @@ Saved in \S+, SHA-256 checked on the way\. The snapshot holds:
   size              \d+ bytes
   storage version   (3\.7\.0|not set yet)
 
-Verified: digest, structure and every record\.
+Verified: checksum, structure and every record\.
 Restored in \S+\. The old etcd is stopped, a new one boots from the restored directory\.
-Compared: 282 keys with value, versions and revisions, 1 of them on a lease, the revision \(353\), the user and the role\. All the same\.
+Compared: 282 keys with value, versions and revisions, 1 of them on a lease, the revision \(353\), the user and the role\. They are equal\.
 $`), out.String())
 	require.Empty(t, snaptest.TreeList(t, tmp))
 }

@@ -17,9 +17,9 @@ import (
 
 const serves = "serves"
 
-// TestAcross boots the snapshot of every minor on the servers of every other.
-// A newer server must serve it. What an older one does is found out; where it
-// refuses, it refuses what etcdutl restored in the same words.
+// TestAcross boots the snapshot of every minor version on the servers of every
+// other. A newer server must serve it. The test records what an older one does; if
+// it refuses, it must give the same reason for a directory that etcdutl restored.
 func TestAcross(t *testing.T) {
 	for i, from := range etcd.Releases() {
 		for j, to := range etcd.Releases() {
@@ -69,8 +69,8 @@ func refused(t *testing.T, m *etcd.Member) string {
 	return ""
 }
 
-// settled waits until the server has made the cluster and the storage its own
-// version.
+// settled waits until the server has raised the versions of the cluster and the
+// storage to its own.
 func settled(t *testing.T, m *etcd.Member) {
 	t.Helper()
 	ctx := soon(t)
@@ -99,8 +99,8 @@ func restoreWithEtcdutl(cfg *etcd.Config, snap string) (string, error) {
 	})
 }
 
-// TestStaleStorageVersion shows what becomes of a storage version that an
-// older server, which knows nothing of it, leaves in the file.
+// TestStaleStorageVersion shows what happens to a storage version that an older
+// server, which does not know it, leaves in the file.
 func TestStaleStorageVersion(t *testing.T) {
 	byMinor := map[string]*etcd.Release{}
 	for _, r := range etcd.Releases() {

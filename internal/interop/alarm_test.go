@@ -15,7 +15,7 @@ import (
 	"etcd.example/snapshot/internal/interop/etcd"
 )
 
-// TestAlarms finds out what an alarm in the snapshot does after a restore. It
+// TestAlarms records what an alarm in the snapshot does after a restore. The alarm
 // names a member that no longer exists.
 func TestAlarms(t *testing.T) {
 	dropping := asRoot

@@ -9,7 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// Contents is what a server says that it holds, in a form that compares.
+// Contents is what a server holds, in a form that can be compared.
 type Contents struct {
 	Revision        int64
 	CompactRevision int64
@@ -22,14 +22,14 @@ type Contents struct {
 	Roles     map[string][]string // permissions
 }
 
-// Key is a key-value pair. Of a long value only the SHA-256 is kept.
+// Key is a key-value pair. A long value is replaced by its SHA-256.
 type Key struct {
 	Key, Value                           string
 	CreateRevision, ModRevision, Version int64
 	Lease                                int64
 }
 
-// Lease is a lease without the time that it has left.
+// Lease is a lease without its remaining time.
 type Lease struct {
 	TTL  int64 // seconds granted
 	Keys []string
@@ -135,7 +135,7 @@ func (c *Contents) readAuth(ctx context.Context, cli *clientv3.Client) error {
 		}
 		perms := []string{}
 		if name == "root" {
-			// It may do everything; servers from 3.6 on list that.
+			// root may do everything; servers from 3.6 on list that.
 			r.Perm = nil
 		}
 		for _, p := range r.Perm {

@@ -11,7 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// The users that Fill makes. Reader may read below "app/" and nothing else.
+// The users that Fill creates. Reader may only read below "app/".
 const (
 	Root, RootPassword     = "root", "root's secret"
 	Reader, ReaderPassword = "reader", "reader's secret"
@@ -24,18 +24,18 @@ const (
 	IdleLeaseTTL = 86400
 )
 
-// Plan says how much Fill writes.
+// Plan is how much Fill writes.
 type Plan struct {
 	Keys     int   // keys below "app/", at least 20
 	Rewrites int   // revisions of the key "app/hot"
 	Values   []int // sizes in bytes of the values below "big/"
 }
 
-// Fill gives an empty etcd everything that a snapshot may hold: keys with many
-// revisions, transactions, deletions, keys made again after one, a compaction
-// that cuts through all that, values over a page, odd keys and values, leases
-// with and without keys, users and roles. Authentication is on when it
-// returns. What an alarm needs is [Overfill].
+// Fill writes to an empty etcd everything that a snapshot may hold: keys with many
+// revisions, transactions, deletions, keys created again after one, a compaction in
+// the middle of all that, values over a page, odd keys and values, leases with and
+// without keys, users and roles. Authentication is on when it returns. For an alarm
+// use [Overfill].
 func Fill(ctx context.Context, cli *clientv3.Client, p Plan) error {
 	w := &writer{ctx: ctx, cli: cli}
 	for i := range p.Keys {
@@ -107,7 +107,7 @@ func Overfill(ctx context.Context, cli *clientv3.Client, size int) error {
 
 func key(i int) string { return fmt.Sprintf("app/%05d", i) }
 
-// writer keeps the first error, and writes nothing more after it.
+// writer keeps the first error and writes nothing after it.
 type writer struct {
 	ctx context.Context
 	cli *clientv3.Client

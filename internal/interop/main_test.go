@@ -21,14 +21,14 @@ import (
 	"etcd.example/snapshot/internal/interop/etcd"
 )
 
-var update = flag.Bool("update", false, "write RESULTS.md anew")
+var update = flag.Bool("update", false, "rewrite RESULTS.md")
 
 const (
-	patience = time.Minute // for one server to come up, or to go down
-	quota    = 8 << 20     // bytes, of the servers that are saved from
+	patience = time.Minute // for one server to start, or to stop
+	quota    = 8 << 20     // bytes, of the servers that are saved
 )
 
-// scratch outlives each test: the origins are used by several.
+// scratch outlives each test: several tests use the origins.
 var scratch string
 
 func TestMain(m *testing.M) {
@@ -65,11 +65,11 @@ func TestMain(m *testing.M) {
 
 var (
 	ranMu   sync.Mutex
-	ran     = map[string]bool{} // by minor: whether TestMatrix ran through
+	ran     = map[string]bool{} // by minor version: whether TestMatrix completed
 	skipped = map[string]string{}
 )
 
-// narrowed says that only some of the tests were asked for.
+// narrowed reports whether only some of the tests were selected.
 func narrowed() bool {
 	for _, name := range []string{"test.run", "test.skip"} {
 		if flag.Lookup(name).Value.String() != "" {
@@ -79,8 +79,8 @@ func narrowed() bool {
 	return false
 }
 
-// enoughRan fails a run of all tests in which too many versions could not be
-// had.
+// enoughRan returns an error after a run of all tests that skipped too many
+// versions.
 func enoughRan() error {
 	least := 3
 	if s := os.Getenv("INTEROP_MIN"); s != "" {
@@ -96,7 +96,7 @@ func enoughRan() error {
 		len(ran), len(etcd.Releases()), least, skipped)
 }
 
-// eachRelease runs test for every minor that can be had.
+// eachRelease runs test for every minor version that is available.
 func eachRelease(t *testing.T, test func(t *testing.T, r *etcd.Release)) {
 	for _, r := range etcd.Releases() {
 		t.Run(r.Minor, func(t *testing.T) {
@@ -119,11 +119,11 @@ func need(t *testing.T, r *etcd.Release) {
 		ranMu.Lock()
 		defer ranMu.Unlock()
 		skipped[r.Minor] = err.Error()
-		t.Skip("cannot be had: " + err.Error())
+		t.Skip("not available: " + err.Error())
 	}
 }
 
-// start starts a member, which dies with the test at the latest.
+// start starts a member, which stops when the test ends, if not before.
 func start(t *testing.T, cfg etcd.Config) *etcd.Member {
 	t.Helper()
 	m, err := etcd.Start(t.Context(), cfg)
@@ -157,7 +157,7 @@ func dial(t *testing.T, m *etcd.Member) *clientv3.Client {
 	return cli
 }
 
-// soon is the context of what a healthy server does at once.
+// soon returns a context for calls that a healthy server answers at once.
 func soon(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -236,5 +236,5 @@ func (c cluster) boot(t *testing.T, r *etcd.Release, snap string, n int) []*etcd
 // asRoot is a cluster that is restored from an origin: authentication is on.
 var asRoot = cluster{user: interop.Root, pass: interop.RootPassword}
 
-// lib is what is tested.
+// lib is the library under test.
 var lib = snapshot.New()

@@ -21,8 +21,8 @@ import (
 	"etcd.example/snapshot/internal/interop/etcd"
 )
 
-// TestMatrix takes a snapshot of each minor through its whole life on servers
-// of that minor.
+// TestMatrix takes a snapshot of each minor version through its whole life on
+// servers of that version.
 func TestMatrix(t *testing.T) {
 	eachRelease(t, func(t *testing.T, r *etcd.Release) {
 		o := originOf(t, r)
@@ -88,12 +88,12 @@ func testAlone(t *testing.T, r *etcd.Release, o *origin) {
 	require.Equal(t, "m0", is.Members[0].Name)
 	require.Equal(t, []string{m.ClientURL}, is.Members[0].ClientURLs)
 	results.note(r, factIdentity,
-		"new, those of the restore; nothing of the old members is left but their alarms")
+		"new, those of the restore; only the alarms of the old members are left")
 
 	log, err := os.ReadFile(m.LogPath())
 	require.NoError(t, err)
 	if strings.Contains(string(log), "set cluster version from store") {
-		results.note(r, factCluster, "the old one is taken from the file, then raised to that of the servers")
+		results.note(r, factCluster, "the server takes the old one from the file, then raises it to its own")
 	} else {
 		results.note(r, factCluster, "decided anew")
 	}
@@ -209,8 +209,8 @@ func testCopied(t *testing.T, r *etcd.Release, o *origin) {
 	results.note(r, factCopied, "yes")
 }
 
-// same fails unless m holds what the origin held. With rev 0 that is all it
-// holds; later the origin's revision is given.
+// same fails unless m holds what the origin held at rev. With rev 0, m must hold
+// nothing else.
 func same(t *testing.T, o *origin, m *etcd.Member, rev int64) {
 	t.Helper()
 	got, err := interop.Read(soon(t), dial(t, m), rev)
@@ -241,9 +241,9 @@ func checkUsers(t *testing.T, m *etcd.Member) {
 		}
 		return cli, err
 	}
-	nobody, err := as("", "")
+	anonymous, err := as("", "")
 	require.NoError(t, err)
-	_, err = nobody.Get(soon(t), "app/hot")
+	_, err = anonymous.Get(soon(t), "app/hot")
 	require.ErrorIs(t, err, rpctypes.ErrUserEmpty)
 	_, err = as(interop.Reader, "wrong")
 	require.ErrorIs(t, err, rpctypes.ErrAuthFailed)
@@ -258,9 +258,9 @@ func checkUsers(t *testing.T, m *etcd.Member) {
 	require.ErrorIs(t, err, rpctypes.ErrPermissionDenied)
 }
 
-// checkLeases finds out what became of the time that leases had left. The
-// restored server is asked first: if the time ran on, it has no more left than
-// the origin, which granted the lease.
+// checkLeases records what happened to the remaining time of leases. It asks the
+// restored server first: if the time continued there, no more is left than at the
+// origin, which granted the lease.
 func checkLeases(t *testing.T, r *etcd.Release, o *origin, cli *clientv3.Client) {
 	t.Helper()
 	for id, lease := range o.contents.Leases {
@@ -271,7 +271,7 @@ func checkLeases(t *testing.T, r *etcd.Release, o *origin, cli *clientv3.Client)
 		require.Equal(t, lease.TTL, is.GrantedTTL)
 		require.Less(t, was.TTL, is.TTL)
 	}
-	results.note(r, factLeases, "kept with their keys; the time left starts anew at the time granted")
+	results.note(r, factLeases, "kept with their keys; each starts anew with its granted time")
 }
 
 func identity(t *testing.T, cli *clientv3.Client) *clientv3.MemberListResponse {
@@ -328,7 +328,7 @@ func join(t *testing.T, cli *clientv3.Client, members []*etcd.Member) *etcd.Memb
 	rev := put(t, cli, "after/before joining", "1")
 	ctx := soon(t)
 	for {
-		// A cluster takes no further member in its first seconds: it calls
+		// A cluster accepts no further member in its first seconds: it reports
 		// itself healthy once its members have been connected for a while.
 		_, err := cli.MemberAdd(ctx, []string{cfg.PeerURL})
 		if err == nil {
@@ -358,8 +358,8 @@ func caughtUp(t *testing.T, m *etcd.Member, rev int64) {
 	}, patience, 50*time.Millisecond)
 }
 
-// saveAgain saves from a restored member: what it made of the restored
-// directory must pass as well.
+// saveAgain saves from a restored member: the snapshot of the running restored
+// cluster must pass too.
 func saveAgain(t *testing.T, m *etcd.Member) {
 	t.Helper()
 	path := m.DataDir + ".again"

@@ -15,15 +15,15 @@ import (
 	"etcd.example/snapshot/internal/interop/etcd"
 )
 
-// origin is a server that was filled and saved from twice. It runs on until
-// the end of all tests.
+// origin is a server that was filled and saved twice. It runs until the end of all
+// tests.
 type origin struct {
 	once   sync.Once
 	err    error
 	member *etcd.Member
 
 	plain    string           // snapshot of contents
-	contents interop.Contents // as the server gave them
+	contents interop.Contents // from the server
 
 	alarmed  string // snapshot taken later, over the quota, NOSPACE raised
 	memberID uint64
@@ -37,7 +37,7 @@ func init() {
 	}
 }
 
-// originOf returns the origin of a release, which the first call makes.
+// originOf returns the origin of a release. The first call creates it.
 func originOf(t *testing.T, r *etcd.Release) *origin {
 	t.Helper()
 	need(t, r)

@@ -15,12 +15,12 @@ const (
 	factThree    = "Boots as three members, `HashKV` equal on each"
 	factGoesOn   = "Writing, watching and reading go on"
 	factJoins    = "A further member joins the restored one"
-	factFourth   = "A fourth member joins the restored three, one of four may be lost"
+	factFourth   = "A fourth member joins the restored three; the cluster survives the loss of one of the four"
 	factAgain    = "Restarts, and can be saved and verified again"
 	factBumped   = "With `RevisionBump` and `MarkCompacted`"
 	factTLS      = "Client and peer certificates, peers given by host name"
 	factCopied   = "A `db` file copied from the directory of a killed server, with `SkipHashCheck`"
-	factStill    = "Alarm `NOSPACE` dropped, but the quota as it was"
+	factStill    = "Alarm `NOSPACE` dropped, quota unchanged"
 	factCluster  = "Cluster version"
 	factStorage  = "Storage version in the file"
 	factRevision = "Revisions, compacted revision, versions of keys"
@@ -48,10 +48,10 @@ func (f findings) report() []byte {
 	var b bytes.Buffer
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
 
-	p("# What real servers make of snapshots")
+	p("# Snapshots on real servers")
 	p("")
-	p("Written by `go test . -update` in this directory, from `testdata/results.json`: what the servers did, not")
-	p("what they are meant to do. `go test ./...` fails when one of them does something else.")
+	p("`go test . -update` in this directory writes this file from `testdata/results.json`. It records what the")
+	p("servers did. `go test ./...` fails when one of them does something else.")
 	p("")
 	p("| etcd | server that ran |")
 	p("|---|---|")
@@ -64,7 +64,7 @@ func (f findings) report() []byte {
 	}
 
 	p("")
-	p("## Save, judge, restore, boot: the same version")
+	p("## Save, verify, restore, boot: the same version")
 	p("")
 	f.facts(p, works)
 	p("")
@@ -75,8 +75,8 @@ func (f findings) report() []byte {
 	p("")
 	p("## Across versions")
 	p("")
-	p("Does the server (column) boot a restored snapshot of the version (row), serve all of it, take writes, make")
-	p("the cluster and the storage its own version, restart, and give a snapshot that verifies?")
+	p("Does the server (column) boot a restored snapshot of the version (row), serve all of it, accept writes, raise")
+	p("the cluster and storage versions to its own, restart, and return a snapshot that verifies?")
 	p("")
 	head, rule := "| snapshot of \\ server |", "|---|"
 	for _, to := range etcd.Releases() {
@@ -98,18 +98,17 @@ func (f findings) report() []byte {
 		p("%s", row)
 	}
 	p("")
-	p("The server's reasons; it gives the same for a directory that etcdutl 3.7.3 restored:")
+	p("The servers' reasons. They give the same for a directory that etcdutl 3.7.3 restored:")
 	p("")
 	p("%s", strings.Join(refusals, "\n"))
 	p("")
-	p("Servers before 3.6 know nothing of the storage version and leave it in the file. That they serve a newer")
-	p("snapshot is no support for it, and the way up is barred: a 3.7 snapshot served by 3.5 still says 3.7.0,")
-	p("and 3.6 refuses that data directory: %s.", f.Stale)
+	p("Servers before 3.6 do not know the storage version and leave it in the file. They serve a newer snapshot, but")
+	p("do not support it, and an upgrade may fail: a 3.7 snapshot served by 3.5 still has 3.7.0, and 3.6 refuses")
+	p("that data directory: %s.", f.Stale)
 	return b.Bytes()
 }
 
-// facts writes a table of facts. Where the versions differ, it says which is
-// which.
+// facts writes a table of facts. If the versions differ, it names them.
 func (f findings) facts(p func(string, ...any), facts []string) {
 	p("| | |")
 	p("|---|---|")

@@ -92,14 +92,14 @@ func (s *resultSet) finish() error {
 		return s.write(record)
 	}
 	if diffs := s.differ(record, whole); len(diffs) > 0 {
-		return fmt.Errorf("not what %s says:\n%s", recordPath, strings.Join(diffs, "\n"))
+		return fmt.Errorf("the servers differ from %s:\n%s", recordPath, strings.Join(diffs, "\n"))
 	}
 	report, err := os.ReadFile(reportPath)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(report, record.report()) {
-		return fmt.Errorf("%s is not what %s gives: run with -update", reportPath, recordPath)
+		return fmt.Errorf("%s does not match %s: run with -update", reportPath, recordPath)
 	}
 	return nil
 }

@@ -22,9 +22,8 @@ import (
 	"etcd.example/snapshot/internal/interop/etcd"
 )
 
-// TestTLS saves from a server that wants client certificates, and restores a
-// cluster whose members are given by host name and want certificates of each
-// other too.
+// TestTLS saves from a server that requires client certificates, and restores a
+// cluster whose members have host names and require certificates of each other too.
 func TestTLS(t *testing.T) {
 	flags, client := certificates(t)
 	eachRelease(t, func(t *testing.T, r *etcd.Release) {
@@ -56,7 +55,7 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// certificates makes an authority, a certificate for the servers and one for
+// certificates creates an authority, a certificate for the servers and one for
 // clients. It returns the servers' flags and the clients' configuration.
 func certificates(t *testing.T) (flags []string, client *tls.Config) {
 	t.Helper()
@@ -92,8 +91,8 @@ func certificates(t *testing.T) (flags []string, client *tls.Config) {
 	}
 }
 
-// certificate makes a certificate, signed by the authority or, without one,
-// an authority's own.
+// certificate creates a certificate, signed by the authority or, without one,
+// self-signed.
 func certificate(t *testing.T, name string, caKey *ecdsa.PrivateKey, ca *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

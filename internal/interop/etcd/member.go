@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Config says how to run one member.
+// Config is the configuration of one member.
 type Config struct {
 	Release *Release
 	Name    string
@@ -115,9 +115,9 @@ func (m *Member) Stop() {
 // LogPath is the file that the server logs to.
 func (m *Member) LogPath() string { return m.DataDir + ".log" }
 
-// ExitError says that the server ended by itself.
+// ExitError reports that the server ended by itself.
 type ExitError struct {
-	Reason string // its own words
+	Reason string // from its log
 	Err    error
 }
 
@@ -225,8 +225,8 @@ var (
 	fatal   = regexp.MustCompile(`^panic: |"level":"(fatal|panic)"`)
 )
 
-// reason is what the server's log gives as the cause of its end: the first
-// fatal line, or else the last line of all.
+// reason returns the cause of the server's end from its log: the first fatal line,
+// or else the last line of all.
 func (m *Member) reason() string {
 	f, err := os.Open(m.LogPath())
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"sync"
 )
 
-// Release is one etcd minor and the server that stands for it.
+// Release is one etcd minor version and the server that represents it.
 type Release struct {
 	Minor string // "3.5"
 
@@ -27,7 +27,7 @@ type Release struct {
 	err     error
 }
 
-// Releases lists every supported minor, oldest first.
+// Releases lists every supported minor version, oldest first.
 func Releases() []*Release { return releases }
 
 var releases = []*Release{
@@ -39,7 +39,7 @@ var releases = []*Release{
 }
 
 // Get makes the server available, from the cache if it is there, and returns
-// its path. The first call decides; an error says why the server cannot be had.
+// its path. The first call decides; an error states why it is not available.
 func (r *Release) Get(ctx context.Context) (path string, err error) {
 	r.once.Do(func() {
 		r.path, r.version, r.err = r.get(ctx)
@@ -85,8 +85,8 @@ func ModuleDir(ctx context.Context) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// buildModule builds servers/v[Minor]. The binary is cached under a key made
-// of that module's files, the Go version and the platform.
+// buildModule builds servers/v[Minor]. The binary is cached under a key computed
+// from that module's files, the Go version and the platform.
 func buildModule(ctx context.Context, r *Release, cache string) (string, error) {
 	root, err := ModuleDir(ctx)
 	if err != nil {
@@ -137,8 +137,8 @@ func fetchPackage(ctx context.Context, r *Release, cache string) (string, error)
 			_, err := run(ctx, work, "apt-get", args...)
 			return err
 		}
-		// An update may end in an error for a hook that wants root, with the
-		// lists in place all the same: the download decides.
+		// An update may fail because of a hook that requires root, although the
+		// lists are in place: the download decides.
 		update := apt("update")
 		if err := apt("download", "etcd-server="+r.Minor+".*"); err != nil {
 			return errors.Join(err, update)
@@ -154,8 +154,8 @@ func fetchPackage(ctx context.Context, r *Release, cache string) (string, error)
 	})
 }
 
-// cached returns path, having made it first if need be. Several processes may
-// do so at once: each makes a file of its own, and a rename publishes it.
+// cached returns path, and creates it first if necessary. Several processes may do
+// so at once: each creates a file of its own, and a rename publishes it.
 func cached(path string, build func(tmp string) error) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
@@ -171,8 +171,8 @@ func cached(path string, build func(tmp string) error) (string, error) {
 	return path, errors.Join(err, os.RemoveAll(dir))
 }
 
-// run runs a command and returns its standard output. The error of one that
-// fails ends with what it said last.
+// run runs a command and returns its standard output. If it fails, the error ends
+// with its last output.
 func run(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir

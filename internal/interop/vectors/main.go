@@ -1,11 +1,11 @@
-// Command vectors makes testdata/vectors of the library anew: for each etcd
+// Command vectors regenerates testdata/vectors of the library: for each etcd
 // release a small snapshot that its own server sent, as it came over the wire,
-// and what etcdutl says of it. Neither is touched by this library's code. Run
-// it as
+// and what etcdutl reports for it. No code of this library touches either. Run it
+// as
 //
 //	go run ./vectors
 //
-// in internal/interop. Every release must be at hand.
+// in internal/interop. Every release must be available.
 package main
 
 import (
@@ -61,20 +61,20 @@ func run(ctx context.Context) error {
 
 const preamble = `# Snapshots of every supported etcd
 
-Made by ` + "`go run ./vectors`" + ` in ` + "`internal/interop`" + `, with the servers themselves.
+` + "`go run ./vectors`" + ` in ` + "`internal/interop`" + ` generates these files with the servers themselves.
 
 - ` + "`snapshot.db.gz`" + `: the stream of the server's Snapshot call, SHA-256 trailer included, compressed. It holds keys
   with many revisions, transactions, deletions, a compaction, values over a page, leases, users and roles with
   authentication on, and the alarm NOSPACE; the server defragmented its database before.
-- ` + "`status.json`" + `: what etcdutl 3.7.3 says of that file.
+- ` + "`status.json`" + `: what etcdutl 3.7.3 reports for that file.
 
-This library had no part in either.
+No code of this library touched either.
 
 | | server | revision | live keys |
 |---|---|---|---|
 `
 
-// vector is a snapshot and what is expected of it.
+// vector is a snapshot and its expected status.
 type vector struct {
 	snapshot []byte
 	status   etcdutl.Status
