@@ -167,7 +167,7 @@ func ExampleWithProgress() {
 	defer removeAll(dir)
 
 	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) {
-		if p.Total == 0 { // nobody knows how long a reader is
+		if p.Total == 0 { // the length of a reader is unknown
 			fmt.Printf("%s %s %d MB\n", p.Op, p.Phase, p.Done/1e6)
 			return
 		}

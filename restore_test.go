@@ -121,11 +121,11 @@ func TestRestoreBadInput(t *testing.T) {
 	flipped[len(flipped)/2] ^= 4
 	wrongDigest := bytes.Clone(whole)
 	wrongDigest[len(wrongDigest)-1] ^= 4
-	structure := file("structure", whole)
-	root := snaptest.BucketRoot(t, structure, "key")
-	snaptest.SetPageField(t, structure, root, snaptest.PageFlags, 0)
-	snaptest.FixTrailer(t, structure)
-	resummed, err := os.ReadFile(structure)
+	damaged := file("structure", whole)
+	root := snaptest.BucketRoot(t, damaged, "key")
+	snaptest.SetPageField(t, damaged, root, snaptest.PageFlags, 0)
+	snaptest.FixTrailer(t, damaged)
+	resummed, err := os.ReadFile(damaged)
 	require.NoError(t, err)
 	notEtcd := snaptest.NewDB().DropBucket("meta").Write(t, filepath.Join(inputs, "not-etcd"), true)
 	notEtcdBytes, err := os.ReadFile(notEtcd)
@@ -341,12 +341,12 @@ func TestRestoreBumpRefused(t *testing.T) {
 	dir := t.TempDir()
 	cfg := apitest.Config(snaptest.History(t).Write(t, filepath.Join(dir, "db"), true), filepath.Join(dir, "data"))
 	cfg.RevisionBump, cfg.MarkCompacted = 1<<63-1, true
-	var copied bool
-	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { copied = true }))
+	var reported bool
+	m := snapshot.New(snapshot.WithProgress(func(p snapshot.Progress) { reported = true }))
 	err := m.Restore(cfg)
 	require.ErrorIs(t, err, snapshot.ErrConfig)
 	require.ErrorContains(t, err, "9223372036854775807")
-	require.False(t, copied)
+	require.False(t, reported)
 
 	stream, err := os.Open(cfg.SnapshotPath)
 	require.NoError(t, err)

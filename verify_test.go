@@ -83,13 +83,13 @@ func TestVerifyNoticesOneRevisionTwiceAnywhere(t *testing.T) {
 }
 
 // Every byte of the file counts: whichever is changed, Verify says so, and
-// names the page where the structure is hurt too.
+// names the page where the refusedPages is hurt too.
 func TestVerifyNoticesEveryByte(t *testing.T) {
 	path := snaptest.NewDB().Put("a", "1").Put("b", "2").PageSize(1024).Write(t, filepath.Join(snaptest.MemoryDir(t), "db"), true)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 	m := snapshot.New()
-	structure := 0
+	refusedPages := 0
 	for i := 0; i < len(whole); i += short.Step(1, 11) {
 		damaged := append([]byte(nil), whole...)
 		damaged[i] ^= 1 << (i % 8)
@@ -97,10 +97,10 @@ func TestVerifyNoticesEveryByte(t *testing.T) {
 		_, err := m.Verify(context.Background(), path)
 		require.ErrorIs(t, err, snapshot.ErrChecksum, "byte %d", i)
 		if errors.Is(err, snapshot.ErrCorrupt) {
-			structure++
+			refusedPages++
 		}
 	}
-	require.NotZero(t, structure)
+	require.NotZero(t, refusedPages)
 	for n := 0; n < len(whole); n += short.Step(1, 11) {
 		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
 		_, err := m.Verify(context.Background(), path)

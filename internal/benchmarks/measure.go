@@ -49,7 +49,7 @@ func runOne(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	start := time.Now()
-	answer, err := v.run(ctx, j)
+	reply, err := v.run(ctx, j)
 	s := sample{Seconds: time.Since(start).Seconds()}
 	if err != nil {
 		return err
@@ -64,8 +64,8 @@ func runOne(ctx context.Context, in io.Reader, out io.Writer) error {
 	if s.PeakAnon, err = memory("self", "RssAnon"); err != nil {
 		return err
 	}
-	if answer != nil {
-		if s.Answer, err = json.Marshal(answer); err != nil {
+	if reply != nil {
+		if s.Answer, err = json.Marshal(reply); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ type variant struct {
 	Role role
 	// run is what is measured. Its answer is compared between the peer and
 	// ours; nil where there is none.
-	run func(ctx context.Context, j job) (answer any, err error)
+	run func(ctx context.Context, j job) (reply any, err error)
 }
 
 // job is what a measured process is told.

@@ -62,7 +62,7 @@ func peakAnonOf(s sample) float64 { return float64(s.PeakAnon) }
 func (r *result) judge() error {
 	var failed error
 	ours := r.find(roleOurs)
-	var answer json.RawMessage
+	var reply json.RawMessage
 	for i := range r.Variants {
 		v := &r.Variants[i]
 		if v.Error != "" {
@@ -80,11 +80,11 @@ func (r *result) judge() error {
 			continue
 		}
 		for _, s := range v.Samples {
-			if answer == nil {
-				answer = s.Answer
+			if reply == nil {
+				reply = s.Answer
 			}
-			if !bytes.Equal(answer, s.Answer) {
-				failed = errors.Join(failed, fmt.Errorf("%s answers %s, want %s", v.Name, s.Answer, answer))
+			if !bytes.Equal(reply, s.Answer) {
+				failed = errors.Join(failed, fmt.Errorf("%s answers %s, want %s", v.Name, s.Answer, reply))
 				break
 			}
 		}

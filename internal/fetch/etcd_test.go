@@ -49,8 +49,8 @@ func requireRefused(t *testing.T, cfg clientv3.Config, want error) {
 		_, err := fetch(t.Context(), t, snapshot.New(snapshot.WithStallTimeout(longStall)), cfg)
 		require.ErrorIs(t, err, want)
 		apitest.RequireNoOther(t, err, want)
-		if answer := (rpctypes.EtcdError{}); errors.As(want, &answer) {
-			require.Equal(t, answer.Code(), status.Code(err))
+		if reply := (rpctypes.EtcdError{}); errors.As(want, &reply) {
+			require.Equal(t, reply.Code(), status.Code(err))
 		}
 	})
 }
@@ -148,7 +148,7 @@ func TestSaveWhileTokenExpires(t *testing.T) {
 	require.Greater(t, saved.Size, int64(100*40_000))
 }
 
-// smallWindow keeps most of a database at the server while nobody reads.
+// smallWindow keeps most of a database at the server until it is read.
 var smallWindow = []grpc.DialOption{grpc.WithInitialWindowSize(1 << 16), grpc.WithInitialConnWindowSize(1 << 16)}
 
 // waitUntilTokenExpires waits as long as a token lives that is made now.

@@ -25,7 +25,7 @@ import (
 type countingStream struct {
 	grpc.ClientStream
 	received *int
-	foreign  *int // messages that are no proto.Message
+	opaque   *int // messages that are no proto.Message
 }
 
 func (s countingStream) RecvMsg(m any) error {
@@ -33,7 +33,7 @@ func (s countingStream) RecvMsg(m any) error {
 	if err == nil {
 		*s.received++
 		if _, ok := m.(proto.Message); !ok {
-			*s.foreign++
+			*s.opaque++
 		}
 	}
 	return err
@@ -48,20 +48,20 @@ func TestSaveKeepsInterceptors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
 				s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(db) })
-				var received, foreign int
+				var received, opaque int
 				var methods []string
 				cfg := s.ClientConfig()
 				cfg.DialOptions = []grpc.DialOption{with(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 					methods = append(methods, method)
 					stream, err := streamer(ctx, desc, cc, method, opts...)
-					return countingStream{stream, &received, &foreign}, err
+					return countingStream{stream, &received, &opaque}, err
 				})}
 				got, err := fetch(t.Context(), t, snapshot.New(), cfg)
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(snaptest.WithTrailer(db), got))
 				require.Equal(t, []string{"/etcdserverpb.Maintenance/Snapshot"}, methods)
 				require.Equal(t, 1<<20/(32<<10)+1, received)
-				require.Equal(t, received, foreign)
+				require.Equal(t, received, opaque)
 			})
 		})
 	}

@@ -131,7 +131,7 @@ func TestResolveEqualPeerURLs(t *testing.T) {
 		lookups               bool
 	}{
 		{"same text", []string{"http://a.test:1"}, []string{"http://a.test:1"}, false},
-		{"names nobody knows", []string{"http://x.test:1", "https://silent.test:2"}, []string{"http://x.test:1", "https://silent.test:2"}, false},
+		{"unknown names", []string{"http://x.test:1", "https://silent.test:2"}, []string{"http://x.test:1", "https://silent.test:2"}, false},
 		{"another order", []string{"http://a.test:1", "http://b.test:1"}, []string{"http://b.test:1", "http://a.test:1"}, false},
 		{"spaces", []string{"http://a.test:1"}, []string{" http://a.test:1 "}, false},
 		{"name and address", []string{"http://a.test:1"}, []string{"http://10.9.0.1:1"}, true},

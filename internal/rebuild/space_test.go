@@ -47,7 +47,7 @@ func (d spaceIn) FreeSpace(name string) (int64, error) {
 }
 
 // The space below the data directory and below the WAL is looked at, each for
-// itself; where nobody can tell it, that is no reason not to restore.
+// itself; a file system that does not report it is no reason not to restore.
 func TestRestoreSpaceOfEach(t *testing.T) {
 	path := snaptest.SmallFile(t)
 	for _, word := range []string{"data", "wal"} {

@@ -170,7 +170,7 @@ func Run(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 		err = fmt.Errorf("wait for etcd to serve: %w", ctx.Err())
 	}
 	if errors.Is(err, context.Canceled) {
-		return nil, err // nobody wants to know why it was slow
+		return nil, err // the caller gave up, so the log does not matter
 	}
 	return nil, warnings.explain(err)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // logTail keeps the last warnings of a server that is otherwise silent. What
-// ends the process is printed, for nobody could ask for it any more.
+// ends the process is printed: nothing can ask for it any more.
 type logTail struct {
 	mu    sync.Mutex
 	lines []string

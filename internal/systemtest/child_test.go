@@ -49,7 +49,7 @@ type member struct {
 }
 
 // answer is what a child prints: after the operation, or when etcd serves.
-type answer struct {
+type outcome struct {
 	Err      string          // empty on success
 	Errno    []syscall.Errno // those that Err matches
 	Endpoint string          // of the etcd
@@ -75,7 +75,7 @@ func TestMain(tests *testing.M) {
 	case j.Member != nil:
 		err = j.Member.serve()
 	default:
-		err = say(j.operate())
+		err = printOutcome(j.operate())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -83,18 +83,18 @@ func TestMain(tests *testing.M) {
 	}
 }
 
-func say(a answer) error { return json.NewEncoder(os.Stdout).Encode(a) }
+func printOutcome(a outcome) error { return json.NewEncoder(os.Stdout).Encode(a) }
 
-func (j job) operate() answer {
+func (j job) operate() outcome {
 	for _, op := range append(restores(nil), saves(clientOf(j.Endpoint))...) {
 		if op.name != j.Op {
 			continue
 		}
 		err := op.run(snapshot.New(constrain(j)...), j.Root)
 		if err == nil {
-			return answer{}
+			return outcome{}
 		}
-		a := answer{Err: err.Error()}
+		a := outcome{Err: err.Error()}
 		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EINTR, syscall.ENOMEM} {
 			if errors.Is(err, errno) {
 				a.Errno = append(a.Errno, errno)
@@ -102,7 +102,7 @@ func (j job) operate() answer {
 		}
 		return a
 	}
-	return answer{Err: "no operation " + j.Op}
+	return outcome{Err: "no operation " + j.Op}
 }
 
 func (m member) serve() error {
@@ -119,7 +119,7 @@ func (m member) serve() error {
 	if m.Load {
 		go func() { loaded <- writeLoad(ctx, e.Client()) }()
 	}
-	if err := say(answer{Endpoint: e.Endpoint()}); err != nil {
+	if err := printOutcome(outcome{Endpoint: e.Endpoint()}); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
@@ -179,7 +179,7 @@ func childCommand(j job, env ...string) (*exec.Cmd, error) {
 }
 
 // runChild runs a job to its end.
-func runChild(t *testing.T, j job, env ...string) answer {
+func runChild(t *testing.T, j job, env ...string) outcome {
 	t.Helper()
 	cmd, err := childCommand(j, env...)
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func runChild(t *testing.T, j job, env ...string) answer {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
-	var a answer
+	var a outcome
 	require.NoError(t, json.Unmarshal(out, &a), "%s%s", out, &stderr)
 	return a
 }
@@ -212,7 +212,7 @@ func startMember(m member) (endpoint string, stop func() error, err error) {
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
-	var a answer
+	var a outcome
 	if err := json.NewDecoder(stdout).Decode(&a); err != nil {
 		return "", nil, errors.Join(err, stdin.Close(), cmd.Wait(), errors.New(stderr.String()))
 	}

@@ -32,7 +32,7 @@ func constrain(j job) []snapshot.Option {
 	}
 	if j.Hang {
 		return []snapshot.Option{snapshot.WithProgress(func(snapshot.Progress) {
-			_ = say(answer{}) // whoever waits for it sees that it does not come
+			_ = printOutcome(outcome{}) // whoever waits for it sees that it does not come
 			_, _ = io.Copy(io.Discard, os.Stdin)
 		})}
 	}
@@ -80,7 +80,7 @@ func startHanging(t *testing.T, j job) (kill func()) {
 		_ = cmd.Wait() // says that it was killed
 	})
 	t.Cleanup(kill)
-	var a answer
+	var a outcome
 	require.NoError(t, json.NewDecoder(stdout).Decode(&a))
 	require.Empty(t, a.Err)
 	return kill
@@ -159,10 +159,10 @@ func TestWithoutLocks(t *testing.T) {
 			t.Run(errno+"/"+op.name, func(t *testing.T) {
 				absent, complete := op.outcomes(t)
 				j := job{Op: op.name, Endpoint: endpoint, Root: op.root(t)}
-				run := func() answer {
+				run := func() outcome {
 					stdout, stderr, log := tracer.run(t, j, "--seccomp-bpf", "-e", "trace=flock", "-e", "inject=flock:error="+errno)
 					require.Contains(t, log, "(INJECTED)", "no call was made")
-					var a answer
+					var a outcome
 					require.NoError(t, json.Unmarshal([]byte(stdout), &a), "no answer:\n%s\n%s", stderr, log)
 					return a
 				}

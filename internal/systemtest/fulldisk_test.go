@@ -29,7 +29,7 @@ import (
 	"etcd.example/snapshot/internal/snaptest/short"
 )
 
-// inNamespace in the environment says that mounts are seen by nobody else.
+// inNamespace in the environment says that mounts are seen by this test alone.
 const inNamespace = "SNAPSHOT_TEST_MOUNTS"
 
 // withMounts runs the test that calls it once more, in a process that may mount

@@ -101,7 +101,7 @@ func (s *saver) once(ctx context.Context) (err error) {
 	s.saved++
 	s.boots += booted
 	s.mu.Unlock()
-	return s.tidy()
+	return s.removeOutput()
 }
 
 // save takes a snapshot, and asks the server for the same revision.
@@ -181,8 +181,8 @@ func (s *saver) boot(ctx context.Context, cfg snapshot.RestoreConfig, st snapsho
 	return err
 }
 
-// tidy wants nothing in the directory but what was asked for, and removes it.
-func (s *saver) tidy() error {
+// removeOutput requires that the directory holds only what was asked for, and removes it.
+func (s *saver) removeOutput() error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 type usage struct {
 	snapshots  int
 	heap       uint64 // bytes
-	resident   uint64 // bytes that are not file pages, 0 where nobody can tell
+	resident   uint64 // bytes that are not file pages, 0 if unknown
 	goroutines int
 	files      int
 }

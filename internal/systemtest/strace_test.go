@@ -104,7 +104,7 @@ func TestSandbox(t *testing.T) {
 			j := job{Op: op.name, Endpoint: endpoint, Root: op.root(t)}
 			stdout, stderr, log := tracer.run(t, j, "--seccomp-bpf", "-e", "trace="+denied, "-e", "inject="+denied+":error=EPERM")
 			require.Contains(t, log, "(INJECTED)", "no call was made")
-			var r answer
+			var r outcome
 			require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
 			require.Empty(t, r.Err)
 			requireListing(t, complete, j.Root, log)
@@ -199,7 +199,7 @@ func (tr *tracer) record(t *testing.T, op operation, j job) []sysCall {
 	t.Helper()
 	j.Root = op.root(t)
 	stdout, stderr, log := tr.run(t, j, "--seccomp-bpf", "-e", "trace=execve,"+strings.Join(tr.calls, ","))
-	var r answer
+	var r outcome
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stderr)
 	require.Empty(t, r.Err)
 	return parseCalls(log, j.Root)
@@ -280,7 +280,7 @@ func (tr *tracer) inject(t *testing.T, op operation, j job, call sysCall, in inj
 		return
 	}
 	require.Contains(t, log, "(INJECTED)", "the call was not made")
-	var r answer
+	var r outcome
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
 	if r.Err == "" {
 		require.False(t, in.errno != syscall.EINTR && slices.Contains(mustTell, call.name), "%v failed without an error", call)

@@ -152,10 +152,10 @@ func TestEverythingIsSyncedBeforeTheReturn(t *testing.T) {
 }
 
 // ask runs a job under strace and returns its answer and strace's log.
-func (tr *tracer) ask(t *testing.T, j job, args ...string) (answer, string) {
+func (tr *tracer) ask(t *testing.T, j job, args ...string) (outcome, string) {
 	t.Helper()
 	stdout, stderr, log := tr.run(t, j, args...)
-	var r answer
+	var r outcome
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), "no answer:\n%s\n%s", stderr, log)
 	return r, log
 }

@@ -38,17 +38,17 @@ func TestMain(m *testing.M) {
 
 // verdict is what others make of a file.
 type verdict struct {
-	Check  answer // of bbolt's checker
-	Status answer // of etcd's Status, if the checker finds nothing
+	Check  result // of bbolt's checker
+	Status result // of etcd's Status, if the checker finds nothing
 }
 
-type answer struct {
+type result struct {
 	Status peer.Status `json:"status"`
 	Error  string      `json:"error"`
 	Died   string      `json:"died"` // how the reader ended instead of answering
 }
 
-func (a answer) ok() bool { return a.Error == "" && a.Died == "" }
+func (a result) ok() bool { return a.Error == "" && a.Died == "" }
 
 // The questions to the reference process, each followed by a path.
 const (
@@ -76,10 +76,10 @@ func judgeAll(in io.Reader, out io.Writer) error {
 }
 
 // judge catches the panics that can be caught, which spares new processes.
-func judge(question string) (a answer) {
+func judge(question string) (a result) {
 	defer func() {
 		if r := recover(); r != nil {
-			a = answer{Died: fmt.Sprint("panic: ", r)}
+			a = result{Died: fmt.Sprint("panic: ", r)}
 		}
 	}()
 	var err error
@@ -89,7 +89,7 @@ func judge(question string) (a answer) {
 		a.Status, err = peer.NewV3(silent).Status(strings.TrimPrefix(question, askStatus))
 	}
 	if err != nil {
-		return answer{Error: err.Error()}
+		return result{Error: err.Error()}
 	}
 	return a
 }
@@ -159,7 +159,7 @@ func (r *reference) judge(t testing.TB, path string) (v verdict) {
 // ask puts a question. A process that ends is asked once more as a new one,
 // since a panic that was caught before may have left behind what ended it; only
 // the second end is put down to the file.
-func (r *reference) ask(t testing.TB, question string) answer {
+func (r *reference) ask(t testing.TB, question string) result {
 	t.Helper()
 	a, alive := r.askOnce(question)
 	if !alive && a.Died != hangs {
@@ -175,18 +175,18 @@ func (r *reference) ask(t testing.TB, question string) answer {
 }
 
 // askOnce is not alive if the process has ended, or has to be.
-func (r *reference) askOnce(question string) (a answer, alive bool) {
+func (r *reference) askOnce(question string) (a result, alive bool) {
 	if _, err := fmt.Fprintln(r.stdin, question); err != nil {
-		return answer{Died: "has ended before: " + err.Error()}, false
+		return result{Died: "has ended before: " + err.Error()}, false
 	}
 	if err := r.pipe.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return answer{Died: err.Error()}, false
+		return result{Died: err.Error()}, false
 	}
 	switch err := r.output.Decode(&a); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return answer{Died: hangs}, false
+		return result{Died: hangs}, false
 	case err != nil:
-		return answer{Died: "ends the process"}, false
+		return result{Died: "ends the process"}, false
 	}
 	return a, true
 }
