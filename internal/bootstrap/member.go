@@ -23,7 +23,8 @@ type raftAttributes struct {
 }
 
 // memberID returns the id that etcd gives to a member with these peer URLs when
-// it creates a cluster. The order of the URLs does not matter.
+// it creates a cluster, as computeMemberID in etcd's server/etcdserver/api/membership does: members that
+// are restored apart must agree on it. The order of the URLs does not matter.
 func memberID(peerURLs []string, token string) types.ID {
 	urls := strings.Join(slices.Sorted(slices.Values(peerURLs)), "")
 	return hashID([]byte(urls + token))

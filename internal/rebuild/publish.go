@@ -6,8 +6,9 @@ import (
 	"etcd.example/snapshot/internal/meter"
 )
 
-// publish makes the staged directory the data directory: the moment at which a
-// restore becomes visible. From here on it can no longer be cancelled.
+// publish makes the staged directory the data directory, by the rename in
+// durable/commit.go: the moment at which a restore becomes visible. From here on it
+// can no longer be cancelled.
 func (s *staging) publish(ctx context.Context) error {
 	m := s.Report.Start(meter.Publish, 1)
 	if err := ctx.Err(); err != nil { // the report may have ended it

@@ -1,8 +1,8 @@
 package systemtest_test
 
-// Every file operation, Write or Read of a call fails, or is where the process is
-// killed; and the golden traces of all operations. A run tries a sample, and all with
-// go test ./internal/systemtest -run 'TestEvery(File|Write|Read)|TestKilledAt' -every
+// Every file operation, Write or Read of a call fails; and the golden traces of all
+// operations. A run tries a sample, and all with
+// go test ./internal/systemtest -run 'TestEvery(File|Write|Read)' -every
 // -update rewrites the traces.
 
 import (
@@ -101,28 +101,6 @@ func TestEveryFileOperationFailsForGood(t *testing.T) {
 				})
 			})
 		}
-	}
-}
-
-// The process is killed, as far as the file system can tell.
-func TestKilledAtEveryFileOperation(t *testing.T) {
-	snaptest.NoLeaks(t)
-	for i, op := range operations(t, enoughForWriteback) {
-		t.Run(op.name, func(t *testing.T) {
-			t.Parallel()
-			absent, complete := op.outcomes(t)
-			first, step := sample(i)
-			apitest.Sweep(t, first, step, durabletest.KillAt, func(f *durabletest.Faults) {
-				root := op.root(t)
-				err := op.run(apitest.Quick(f), root)
-				if _, hit := f.Hit(); !hit {
-					require.NoError(t, err)
-					requireListing(t, complete, root)
-				}
-				requireOldOrNew(t, op, root, absent, complete)
-				op.requireMended(t, root, complete)
-			})
-		})
 	}
 }
 
