@@ -22,13 +22,10 @@ func newUsage(db *DB) *Usage {
 // high-water mark and must not be claimed already: this ends a walk through pages
 // that refer to each other in a circle.
 func (u *Usage) claim(h header, id Pgid) error {
-	if h.id != id {
-		return corrupt(id, "header has page number %d", h.id)
+	if err := u.db.checkExtent(h, id); err != nil {
+		return err
 	}
 	last := id + Pgid(h.overflow)
-	if last >= u.db.meta.highWater {
-		return corrupt(id, "%d overflow pages reach beyond the high-water mark %d", h.overflow, u.db.meta.highWater)
-	}
 	for p := id; p <= last; {
 		word := p / 64
 		mask := ^uint64(0) << (p % 64)
@@ -41,6 +38,34 @@ func (u *Usage) claim(h header, id Pgid) error {
 		p = (word + 1) * 64
 	}
 	return nil
+}
+
+// checkExtent checks what a page says of itself.
+func (db *DB) checkExtent(h header, id Pgid) error {
+	if h.id != id {
+		return corrupt(id, "header has page number %d", h.id)
+	}
+	if last := id + Pgid(h.overflow); last >= db.meta.highWater {
+		return corrupt(id, "%d overflow pages reach beyond the high-water mark %d", h.overflow, db.meta.highWater)
+	}
+	return nil
+}
+
+// claim is that of the usage, if pages are accounted for.
+func (s *scan) claim(h header, id Pgid) error {
+	if s.usage == nil {
+		return s.db.checkExtent(h, id)
+	}
+	return s.usage.claim(h, id)
+}
+
+// Bytes is the size of the pages in use, the meta pages among them.
+func (u *Usage) Bytes() int64 {
+	pages := int64(0)
+	for _, word := range u.words {
+		pages += int64(bits.OnesCount64(word))
+	}
+	return pages * u.db.pageSize
 }
 
 // Contains reports whether page id is in use.

@@ -47,7 +47,7 @@ func (w *worker) branch(ref child, into []child, keys func([]byte) []byte) ([]ch
 	if h.flags != flagBranch {
 		return into, corrupt(ref.id, "type %#x where a branch page should be", h.flags)
 	}
-	if err := w.usage.claim(h, ref.id); err != nil {
+	if err := w.claim(h, ref.id); err != nil {
 		return into, err
 	}
 	if n := (int64(h.overflow) + 1) * w.db.pageSize; n > maxBranch {
@@ -173,8 +173,14 @@ func (w *worker) pieceLeaves(p *piece, v Visitor) error {
 	if w.children, err = w.branch(p.child, w.children[:0], w.keep); err != nil {
 		return err
 	}
+	return w.leaves(0, v)
+}
+
+// leaves shows the leaf pages of the branch page at work to v, from a child on.
+func (w *worker) leaves(first int, v Visitor) error {
 	var run int64 // bytes of neighbours to read together
-	for i, ref := range w.children {
+	for i := first; i < len(w.children); i++ {
+		ref := w.children[i]
 		if run <= 0 {
 			run = w.runFrom(i)
 		}
@@ -211,7 +217,7 @@ func (w *worker) leafPage(ref child, ahead int64, v Visitor) error {
 	if h.flags != flagLeaf {
 		return corrupt(ref.id, "type %#x where a leaf page should be", h.flags)
 	}
-	if err := w.usage.claim(h, ref.id); err != nil {
+	if err := w.claim(h, ref.id); err != nil {
 		return err
 	}
 	if (int64(h.overflow)+1)*w.db.pageSize > maxHeldLeaf {

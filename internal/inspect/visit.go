@@ -18,8 +18,9 @@ import (
 type pieceVisitor struct {
 	walk   *walk
 	number int
-	sum    uint32
-	size   int64 // bytes summed
+	sum     uint32
+	size    int64 // bytes summed
+	entries int64
 
 	// In the key space:
 	feed        *keyspace.Feed
@@ -33,6 +34,7 @@ func (v *pieceVisitor) add(p []byte) {
 }
 
 func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
+	v.entries += int64(l.Len())
 	if l.Buckets == 0 {
 		v.add(l.Data())
 		return nil
@@ -47,6 +49,7 @@ func (v *pieceVisitor) Leaf(l *boltfile.Leaf) error {
 }
 
 func (v *pieceVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader) error {
+	v.entries++
 	v.add(key)
 	if value == nil { // the hash has only the name of a nested bucket
 		return nil
@@ -142,9 +145,10 @@ func (v *keyVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader)
 	if err != nil {
 		return err
 	}
+	v.entries++
 	v.add(key)
 	hash := v.walk.counter.NewKeyHash()
-	modRevision, err := keyspace.ReadRecord(io.TeeReader(value, sum{v.pieceVisitor}), value.Size(), func() io.Writer {
+	rec, err := keyspace.ReadRecord(io.TeeReader(value, sum{v.pieceVisitor}), value.Size(), func() io.Writer {
 		hash = v.walk.counter.NewKeyHash()
 		return hash
 	})
@@ -152,7 +156,7 @@ func (v *keyVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader)
 		return fmt.Errorf("revision %v: %w", revision, err)
 	}
 	v.feed.Add(hash.Fingerprint(), revision.Tombstone)
-	return v.agree(revision, modRevision, value.Size() == 0)
+	return v.agree(revision, rec.ModRevision, value.Size() == 0)
 }
 
 // sum is a writer that sums the bytes of entries.

@@ -20,6 +20,10 @@ type walk struct {
 	strict  bool // every record must agree with its revision key
 	counter *keyspace.Counter
 
+	db      *boltfile.DB
+	usage   *boltfile.Usage
+	buckets []boltfile.Bucket
+
 	mu      sync.Mutex
 	pieces  [][]*pieceVisitor // by bucket and piece
 	feeds   []*keyspace.Feed  // idle
@@ -29,23 +33,36 @@ type walk struct {
 // Database walks the database in the first size bytes of r. With strict it also
 // checks that every record of the key space decodes and agrees with its key.
 func Database(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan boltfile.Options) (Status, error) {
-	db, err := boltfile.Open(r, size)
-	if err != nil {
-		return Status{}, err
-	}
-	w := &walk{strict: strict, counter: keyspace.NewCounter(ctx)}
+	w := newWalk(ctx, strict)
 	defer w.counter.Close()
-
-	scan.Visit = w.visit
-	_, buckets, err := db.Scan(ctx, scan)
-	if err != nil {
+	if err := w.run(ctx, r, size, scan); err != nil {
 		return Status{}, err
 	}
-	if strict && !slices.ContainsFunc(buckets, func(b boltfile.Bucket) bool { return b.Name == schema.BucketMeta }) {
-		return Status{}, fmt.Errorf("%w: page %d: bucket %q is missing from the top level; this is not the database of an etcd v3",
-			fault.ErrCorrupt, db.Root(), schema.BucketMeta)
+	return w.status()
+}
+
+func newWalk(ctx context.Context, strict bool) *walk {
+	return &walk{strict: strict, counter: keyspace.NewCounter(ctx)}
+}
+
+// run visits everything once.
+func (w *walk) run(ctx context.Context, r io.ReaderAt, size int64, scan boltfile.Options) (err error) {
+	if w.db, err = boltfile.Open(r, size); err != nil {
+		return err
 	}
-	revision, err := w.latest(buckets)
+	scan.Visit = w.visit
+	if w.usage, w.buckets, err = w.db.Scan(ctx, scan); err != nil {
+		return err
+	}
+	if w.strict && !slices.ContainsFunc(w.buckets, func(b boltfile.Bucket) bool { return b.Name == schema.BucketMeta }) {
+		return fmt.Errorf("%w: page %d: bucket %q is missing from the top level; this is not the database of an etcd v3",
+			fault.ErrCorrupt, w.db.Root(), schema.BucketMeta)
+	}
+	return nil
+}
+
+func (w *walk) status() (Status, error) {
+	revision, err := w.latest(w.buckets)
 	if err != nil {
 		return Status{}, err
 	}
@@ -54,10 +71,10 @@ func Database(ctx context.Context, r io.ReaderAt, size int64, strict bool, scan 
 		return Status{}, err
 	}
 	return Status{
-		Hash:      w.hash(buckets),
+		Hash:      w.hash(w.buckets),
 		Revision:  revision,
 		TotalKey:  live,
-		TotalSize: db.Size(),
+		TotalSize: w.db.Size(),
 		Version:   w.version,
 	}, nil
 }

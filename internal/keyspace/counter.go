@@ -102,10 +102,12 @@ func (c *Counter) Fingerprint(key []byte) Fingerprint {
 type KeyHash struct{ hi, lo maphash.Hash }
 
 // NewKeyHash returns a KeyHash.
-func (c *Counter) NewKeyHash() *KeyHash {
+func (c *Counter) NewKeyHash() *KeyHash { return newKeyHash(c.seeds) }
+
+func newKeyHash(seeds [2]maphash.Seed) *KeyHash {
 	h := &KeyHash{}
-	h.hi.SetSeed(c.seeds[0])
-	h.lo.SetSeed(c.seeds[1])
+	h.hi.SetSeed(seeds[0])
+	h.lo.SetSeed(seeds[1])
 	return h
 }
 

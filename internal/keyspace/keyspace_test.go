@@ -116,11 +116,13 @@ func checkRecord(t *testing.T, b []byte) {
 	} else {
 		require.NoError(t, err, "%x", b)
 		require.True(t, bytes.Equal(want.Key, got.Key), "%x", b)
-		require.Equal(t, want.ModRevision, got.ModRevision)
+		require.True(t, bytes.Equal(want.Value, got.Value), "%x", b)
+		require.Equal(t, []int64{want.ModRevision, want.CreateRevision, want.Version, want.Lease},
+			[]int64{got.ModRevision, got.CreateRevision, got.Version, got.Lease})
 	}
 
 	var read bytes.Buffer
-	mod, err := keyspace.ReadRecord(bytes.NewReader(b), int64(len(b)), func() io.Writer {
+	rec, err := keyspace.ReadRecord(bytes.NewReader(b), int64(len(b)), func() io.Writer {
 		read.Reset()
 		return &read
 	})
@@ -129,14 +131,15 @@ func checkRecord(t *testing.T, b []byte) {
 	}
 	if err != nil {
 		require.ErrorIs(t, err, keyspace.ErrMalformed, "%x", b)
-		require.Zero(t, mod)
+		require.Zero(t, rec)
 		if wantErr == nil { // groups, which only ParseRecord skips
 			require.ErrorContains(t, err, "of wire type 3", "%x", b)
 		}
 		return
 	}
-	require.Equal(t, got.ModRevision, mod)
 	require.True(t, bytes.Equal(got.Key, read.Bytes()))
+	got.Key, got.Value = nil, nil
+	require.Equal(t, got, rec)
 }
 
 func TestRecordsAgreeWithProtobuf(t *testing.T) {
@@ -148,9 +151,9 @@ func TestRecordsAgreeWithProtobuf(t *testing.T) {
 func TestReadRecordStreams(t *testing.T) {
 	b := record(t, &mvccpb.KeyValue{Key: bytes.Repeat([]byte("k"), 200_000), ModRevision: 7, Value: make([]byte, 3<<20)})
 	var got bytes.Buffer
-	mod, err := keyspace.ReadRecord(io.MultiReader(bytes.NewReader(b), bytes.NewReader(make([]byte, 100))), int64(len(b)), func() io.Writer { return &got })
+	rec, err := keyspace.ReadRecord(io.MultiReader(bytes.NewReader(b), bytes.NewReader(make([]byte, 100))), int64(len(b)), func() io.Writer { return &got })
 	require.NoError(t, err)
-	require.Equal(t, int64(7), mod)
+	require.Equal(t, int64(7), rec.ModRevision)
 	require.Equal(t, 200_000, got.Len())
 }
 

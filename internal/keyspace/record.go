@@ -8,17 +8,47 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Record holds the fields that are read of an mvccpb.KeyValue.
+// Record is an mvccpb.KeyValue. Key and Value are part of the input.
 type Record struct {
-	Key         []byte // part of the input
-	ModRevision int64
+	Key            []byte
+	CreateRevision int64
+	ModRevision    int64
+	Version        int64
+	Value          []byte
+	Lease          int64
 }
 
-// The fields of mvccpb.KeyValue that are read, by number.
+// The fields of mvccpb.KeyValue, by number.
 const (
-	fieldKey         = 1
-	fieldModRevision = 3
+	fieldKey            = 1
+	fieldCreateRevision = 2
+	fieldModRevision    = 3
+	fieldVersion        = 4
+	fieldValue          = 5
+	fieldLease          = 6
 )
+
+func (r *Record) bytes(number protowire.Number, b []byte) {
+	switch number {
+	case fieldKey:
+		r.Key = b
+	case fieldValue:
+		r.Value = b
+	}
+}
+
+func (r *Record) number(number protowire.Number, v uint64) {
+	switch number {
+	case fieldCreateRevision:
+		r.CreateRevision = int64(v)
+	case fieldModRevision:
+		r.ModRevision = int64(v)
+	case fieldVersion:
+		r.Version = int64(v)
+	case fieldLease:
+		r.Lease = int64(v)
+	}
+}
 
 // ParseRecord reads a KeyValue in protocol buffer encoding, as leniently as
 // proto.Unmarshal: it skips unknown fields, and of a repeated field the last counts.
@@ -49,14 +79,11 @@ func ParseRecord(b []byte) (Record, error) {
 				return Record{}, malformed("KeyValue: field %d at byte %d: %d bytes exceed the record", number, at, length)
 			}
 			size += int(length)
-			if number == fieldKey {
-				rec.Key = field[prefix:size]
-			}
+			rec.bytes(number, field[prefix:size])
 		case protowire.VarintType:
 			var v uint64
-			if v, size = protowire.ConsumeVarint(field); number == fieldModRevision {
-				rec.ModRevision = int64(v)
-			}
+			v, size = protowire.ConsumeVarint(field)
+			rec.number(number, v)
 		default:
 			size = protowire.ConsumeFieldValue(number, kind, field)
 		}
@@ -68,22 +95,21 @@ func ParseRecord(b []byte) (Record, error) {
 	return rec, nil
 }
 
-// ReadRecord is ParseRecord for a KeyValue of size bytes that is too large for
-// memory. It calls newKey for each occurrence of the key field, and writes its bytes
-// to the writer that newKey returned; the last one counts.
-func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision int64, err error) {
+// ReadRecord is ParseRecord for a KeyValue of size bytes that is too large to
+// be held in memory. It calls newKey for each occurrence of the key field,
+// whose bytes it then writes to what newKey returned; the last one counts. Key and
+// Value of the result are empty.
+func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (rec Record, err error) {
 	in := &recordReader{in: bufio.NewReaderSize(io.LimitReader(r, size), int(min(size, 64<<10))), left: size}
 	for in.left > 0 {
 		tag := in.varint()
 		number, kind := protowire.DecodeTag(tag)
 		if in.err == nil && !number.IsValid() {
-			return 0, malformed("KeyValue: field number %d", tag>>3)
+			return Record{}, malformed("KeyValue: field number %d", tag>>3)
 		}
 		switch {
 		case kind == protowire.VarintType:
-			if v := in.varint(); number == fieldModRevision {
-				modRevision = int64(v)
-			}
+			rec.number(number, in.varint())
 		case kind == protowire.Fixed32Type:
 			in.copy(io.Discard, 4)
 		case kind == protowire.Fixed64Type:
@@ -93,13 +119,13 @@ func ReadRecord(r io.Reader, size int64, newKey func() io.Writer) (modRevision i
 		case kind == protowire.BytesType:
 			in.copy(io.Discard, in.varint())
 		default: // groups, which no version of etcd has used
-			return 0, malformed("KeyValue: field %d of wire type %d", number, kind)
+			return Record{}, malformed("KeyValue: field %d of wire type %d", number, kind)
 		}
 		if in.err != nil {
-			return 0, in.err
+			return Record{}, in.err
 		}
 	}
-	return modRevision, nil
+	return rec, nil
 }
 
 // recordReader reads a record piece by piece and keeps the first error.

@@ -17,5 +17,6 @@ const (
 	MetaConsistentIndex  = "consistent_index"
 	MetaTerm             = "term"
 	MetaScheduledCompact = "scheduledCompactRev"
+	MetaFinishedCompact  = "finishedCompactRev"
 	MetaStorageVersion   = "storageVersion"
 )

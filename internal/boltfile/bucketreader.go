@@ -1,0 +1,121 @@
+package boltfile
+
+import (
+	"bytes"
+	"context"
+	"runtime"
+	"sort"
+	"sync"
+)
+
+// BucketReader reads a bucket of the top level again and again. It checks each
+// page as it reads it, because the file may have changed since the last time. It
+// is safe for concurrent use.
+//
+// The bucket is divided into pieces in key order, the same ones that [DB.Scan]
+// shows to visitors.
+type BucketReader struct {
+	db      *DB
+	bucket  Bucket
+	pieces  []piece
+	workers sync.Pool // of *worker, for single pages
+}
+
+// Reader returns a BucketReader of a bucket that Scan has returned. It keeps the
+// numbers and first keys of the branch pages above the leaf pages.
+func (db *DB) Reader(ctx context.Context, b Bucket) (*BucketReader, error) {
+	r := &BucketReader{db: db, bucket: b}
+	pieces, err := db.walker(ctx).pieces(b)
+	if err != nil {
+		return nil, err
+	}
+	for i := range pieces {
+		pieces[i].of, pieces[i].number = &r.bucket, i
+	}
+	r.pieces = pieces
+	return r, nil
+}
+
+// Pieces is the number of pieces.
+func (r *BucketReader) Pieces() int { return len(r.pieces) }
+
+// Piece returns the number of the piece that holds key, if the bucket does.
+func (r *BucketReader) Piece(key []byte) int {
+	after := sort.Search(len(r.pieces), func(i int) bool {
+		return r.pieces[i].low != nil && bytes.Compare(r.pieces[i].low, key) > 0
+	})
+	return max(after-1, 0)
+}
+
+// Visit shows some pieces to visitors, as Scan does, but checks only their pages.
+func (r *BucketReader) Visit(ctx context.Context, numbers []int, opts Options) error {
+	s := r.scan(ctx)
+	s.visit, s.read, s.workers = opts.Visit, opts.Read, opts.Workers
+	if s.read == nil {
+		s.read = func(int64) {}
+	}
+	if s.workers == 0 {
+		s.workers = runtime.GOMAXPROCS(0)
+	}
+	pieces := make([]piece, len(numbers))
+	for i, n := range numbers {
+		pieces[i] = r.pieces[n]
+	}
+	return s.run(s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) }), pieces)
+}
+
+// Walk shows the leaf pages to v in key order, on the calling goroutine, from the
+// one on that holds key. It does not call v.Done. An error of v ends it.
+func (r *BucketReader) Walk(ctx context.Context, key []byte, v Visitor) error {
+	w := r.worker(ctx)
+	defer r.workers.Put(w)
+	for i := r.Piece(key); i < len(r.pieces); i++ {
+		if err := w.walkPiece(&r.pieces[i], key, false, v); err != nil {
+			return err
+		}
+		key = nil
+	}
+	return nil
+}
+
+// Page shows the one leaf page to v that holds key, if the bucket does.
+func (r *BucketReader) Page(ctx context.Context, key []byte, v Visitor) error {
+	if len(r.pieces) == 0 {
+		return nil
+	}
+	w := r.worker(ctx)
+	defer r.workers.Put(w)
+	return w.walkPiece(&r.pieces[r.Piece(key)], key, true, v)
+}
+
+// scan has no usage: a piece is a branch page with leaf pages below, which leads
+// into no circle.
+func (r *BucketReader) scan(ctx context.Context) *scan { return &scan{ctx: ctx, db: r.db} }
+
+func (r *BucketReader) worker(ctx context.Context) *worker {
+	s := r.scan(ctx)
+	w, ok := r.workers.Get().(*worker)
+	if !ok {
+		return s.newWorker(func(int64) {})
+	}
+	w.scan = s
+	w.window.data = w.window.data[:0] // the file may have changed
+	return w
+}
+
+// walkPiece shows the leaf pages of a piece from the one on that holds key, or that
+// one alone.
+func (w *worker) walkPiece(p *piece, key []byte, one bool, v Visitor) error {
+	if !p.branch {
+		return w.pieceLeaves(p, v)
+	}
+	var err error
+	if w.children, err = w.branch(p.child, w.children[:0], w.keep); err != nil {
+		return err
+	}
+	first := max(sort.Search(len(w.children), func(i int) bool { return bytes.Compare(w.children[i].low, key) > 0 })-1, 0)
+	if one {
+		return w.leafPage(w.children[first], w.db.pageSize, v)
+	}
+	return w.leaves(first, v)
+}

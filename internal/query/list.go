@@ -1,0 +1,169 @@
+package query
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"runtime"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// first returns the first window of a range. The last one found is kept, so that
+// reading a range page by page takes few passes.
+func (db *Database) first(ctx context.Context, r Range) (*window, error) {
+	db.mu.Lock()
+	w := db.window
+	db.mu.Unlock()
+	if w != nil {
+		if part := w.part(r); part != nil {
+			return part, nil
+		}
+	}
+	w, err := db.collect(ctx, r, maxWindow)
+	if err != nil {
+		return nil, err
+	}
+	if r.End != nil {
+		db.mu.Lock()
+		db.window = w
+		db.mu.Unlock()
+	}
+	return w, nil
+}
+
+// part returns the first window of r as a part of w, nil if w does not hold it.
+func (w *window) part(r Range) *window {
+	if r.Revision != w.Revision || bytes.Compare(r.Key, w.Key) < 0 || (w.next != nil && bytes.Compare(r.Key, w.next) >= 0) {
+		return nil
+	}
+	from := w.search(r.Key)
+	switch {
+	case r.End == nil:
+		if len(w.End) > 0 && bytes.Compare(r.Key, w.End) >= 0 {
+			return nil
+		}
+		to := from
+		if from < len(w.keys) && bytes.Equal(w.keys[from].key, r.Key) {
+			to++
+		}
+		return &window{Range: r, keys: w.keys[from:to], total: to - from}
+	case bytes.Equal(r.End, w.End):
+		return &window{Range: r, keys: w.keys[from:], next: w.next, total: w.total - from}
+	case len(r.End) == 0, len(w.End) > 0 && bytes.Compare(r.End, w.End) > 0, w.next != nil && bytes.Compare(r.End, w.next) > 0:
+		return nil
+	}
+	to := max(w.search(r.End), from)
+	return &window{Range: r, keys: w.keys[from:to], total: to - from}
+}
+
+// search returns the index of the first key that is not below key.
+func (w *window) search(key []byte) int {
+	return sort.Search(len(w.keys), func(i int) bool { return bytes.Compare(w.keys[i].key, key) >= 0 })
+}
+
+// keys yields the keys of a range in order.
+func (db *Database) keys(ctx context.Context, r Range) iter.Seq2[found, error] {
+	return func(yield func(found, error) bool) {
+		for {
+			w, err := db.first(ctx, r)
+			if err != nil {
+				yield(found{}, err)
+				return
+			}
+			for _, f := range w.keys {
+				if !yield(f, nil) {
+					return
+				}
+			}
+			if w.next == nil {
+				return
+			}
+			r = r.from(w.next)
+		}
+	}
+}
+
+// A batch of records is read at a time, in the order in which they lie in the file.
+const (
+	batchKeys  = 4096
+	batchBytes = 16 << 20
+)
+
+// values yields the records of keys.
+func (db *Database) values(ctx context.Context, keys iter.Seq2[found, error]) iter.Seq2[*mvccpb.KeyValue, error] {
+	return func(yield func(*mvccpb.KeyValue, error) bool) {
+		var batch []found
+		size, limit := int64(0), 16 // a caller that stops early has not waited for many
+		flush := func() bool {
+			kvs, err := db.readAll(ctx, batch)
+			if err != nil {
+				return yield(nil, err) && false
+			}
+			for _, kv := range kvs {
+				if !yield(kv, nil) {
+					return false
+				}
+			}
+			batch, size, limit = batch[:0], 0, min(2*limit, batchKeys)
+			return true
+		}
+		for f, err := range keys {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(batch) > 0 && (len(batch) == limit || size+f.size > batchBytes) && !flush() {
+				return
+			}
+			batch, size = append(batch, f), size+f.size
+		}
+		if len(batch) > 0 {
+			flush()
+		}
+	}
+}
+
+// readAll reads the records of some keys, on all processors.
+func (db *Database) readAll(ctx context.Context, keys []found) ([]*mvccpb.KeyValue, error) {
+	order := make([]int, len(keys))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return keys[a].revision.Compare(keys[b].revision) })
+	kvs := make([]*mvccpb.KeyValue, len(keys))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, runtime.GOMAXPROCS(0))
+	const step = 16
+	for i := range min(len(errs), (len(keys)+step-1)/step) {
+		wg.Go(func() {
+			for {
+				from := int(next.Add(step)) - step
+				if from >= len(order) {
+					return
+				}
+				for _, at := range order[from:min(from+step, len(order))] {
+					kv, err := db.read(ctx, keys[at].revision)
+					if err != nil {
+						errs[i] = err
+						next.Store(int64(len(order)))
+						return
+					}
+					kvs[at] = kv
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return kvs, nil
+}
