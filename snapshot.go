@@ -297,12 +297,22 @@ var (
 	// ErrInUse: this process or another has locked the file or the target: a
 	// running etcd, or a Save or a restore that still runs.
 	ErrInUse = fault.ErrInUse
+	// ErrReadOnly: a snapshot was asked to change.
+	ErrReadOnly = fault.ErrReadOnly
+	// ErrMismatch: the snapshot differs from what a member holds.
+	ErrMismatch = fault.ErrMismatch
+	// ErrCompacted: the revision has been compacted, in the snapshot or in the
+	// cluster. It comes with rpctypes.ErrCompacted.
+	ErrCompacted = fault.ErrCompacted
+	// ErrFuture: the revision is later than the latest one of the snapshot or of
+	// the member. It comes with rpctypes.ErrFutureRev.
+	ErrFuture = fault.ErrFuture
 	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
 	ErrConfig = fault.ErrConfig
 )
 
 // Error is the type of every error that this package returns. Op is the call
-// ("save", "status", "verify", "restore"). Path is the snapshot file of the call,
+// ("save", "status", "verify", "restore", "open"). Path is the snapshot file of the call,
 // empty if there is none. Err is the cause, with its path if that is another file;
 // [errors.Is] and [errors.As] match it.
 type Error struct {

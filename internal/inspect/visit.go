@@ -16,8 +16,8 @@ import (
 
 // pieceVisitor sums the entries of one piece of a bucket.
 type pieceVisitor struct {
-	walk   *walk
-	number int
+	walk    *walk
+	number  int
 	sum     uint32
 	size    int64 // bytes summed
 	entries int64

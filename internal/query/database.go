@@ -33,6 +33,7 @@ type Database struct {
 	Compacted int64 // the compacted revision, finished or not
 	Finished  int64 // the compaction that has been finished
 	Scheduled int64 // the compaction that has been begun
+	Info      *Info
 
 	records *boltfile.BucketReader // of bucket "key", nil if there is none
 
@@ -96,6 +97,9 @@ func newDatabase(ctx context.Context, r io.ReaderAt, size int64, scan boltfile.O
 	}
 	db.Compacted = max(db.Finished, db.Scheduled)
 	db.Current = max(indexed.Status.Revision, db.Compacted, 1) // a server begins with revision 1
+	if db.Info, err = db.info(ctx); err != nil {
+		return nil, err
+	}
 	return db, ctx.Err()
 }
 
