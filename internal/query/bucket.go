@@ -3,7 +3,6 @@ package query
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -60,7 +59,7 @@ func (db *Database) bucket(ctx context.Context, name string, each func(key, valu
 
 // record returns the value of a record in a bucket other than "key", nil if there is
 // none.
-func (db *Database) record(ctx context.Context, bucket, name string) (value []byte, err error) {
+func (db *Database) record(ctx context.Context, bucket, name string) ([]byte, error) {
 	b, ok := db.Bucket(bucket)
 	if !ok {
 		return nil, nil
@@ -69,15 +68,23 @@ func (db *Database) record(ctx context.Context, bucket, name string) (value []by
 	if err != nil {
 		return nil, err
 	}
-	err = r.Page(ctx, []byte(name), small{func(key, v []byte) error {
-		if string(key) != name {
-			return nil
-		}
-		value = bytes.Clone(v)
-		return errStop
-	}})
-	if errors.Is(err, errStop) {
-		err = nil
+	v := &smallValue{}
+	err = r.Lookup(ctx, [][]byte{[]byte(name)}, v)
+	return v.value, err
+}
+
+// smallValue takes the value that a look-up finds.
+type smallValue struct{ value []byte }
+
+// Element implements [boltfile.Found].
+func (v *smallValue) Element(_ int, l *boltfile.Leaf, at int) error {
+	if !l.IsBucket(at) {
+		v.value = bytes.Clone(l.Value(at))
 	}
-	return value, err
+	return nil
+}
+
+// LargeElement implements [boltfile.Found].
+func (v *smallValue) LargeElement(_ int, page boltfile.Pgid, key []byte, value *io.SectionReader) error {
+	return small{func(_, b []byte) error { v.value = b; return nil }}.Large(page, key, value)
 }

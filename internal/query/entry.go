@@ -104,14 +104,19 @@ func (v *entries) Leaf(l *boltfile.Leaf) error {
 		return fmt.Errorf("%w: page %d: a bucket where a record should be", fault.ErrCorrupt, l.Page())
 	}
 	for i := range l.Len() {
-		if err := v.small(l.Key(i), l.Value(i)); err != nil {
-			if errors.Is(err, fault.ErrCorrupt) {
-				err = fmt.Errorf("page %d, element %d: %w", l.Page(), i, err)
-			}
+		if err := v.element(l, i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (v *entries) element(l *boltfile.Leaf, i int) error {
+	err := v.small(l.Key(i), l.Value(i))
+	if errors.Is(err, fault.ErrCorrupt) {
+		err = fmt.Errorf("page %d, element %d: %w", l.Page(), i, err)
+	}
+	return err
 }
 
 func (v *entries) small(key, value []byte) (err error) {
@@ -167,24 +172,59 @@ var errStop = errors.New("stop")
 
 // read returns the record of a revision.
 func (db *Database) read(ctx context.Context, r keyspace.Revision) (*mvccpb.KeyValue, error) {
-	key := revisionKey(r)
-	var found *mvccpb.KeyValue
-	err := db.records.Page(ctx, key, &entries{each: func(e *entry) (err error) {
-		if !bytes.Equal(e.key, key) {
-			return nil
-		}
-		if found, err = e.keyValue(); err == nil {
-			err = errStop
+	kvs := make([]*mvccpb.KeyValue, 1)
+	err := db.readSorted(ctx, []keyspace.Revision{r}, func(_ int, kv *mvccpb.KeyValue) { kvs[0] = kv })
+	return kvs[0], err
+}
+
+// readSorted returns the records of revisions, which are in order.
+func (db *Database) readSorted(ctx context.Context, revisions []keyspace.Revision, add func(i int, kv *mvccpb.KeyValue)) error {
+	r := &recordReader{add: add}
+	for _, revision := range revisions {
+		r.keys = append(r.keys, revisionKey(revision))
+	}
+	if err := db.records.Lookup(ctx, r.keys, r); err != nil {
+		return err
+	}
+	if r.found != len(revisions) {
+		return fmt.Errorf("%w: the file changes while it is read: %d of %d records are no longer there",
+			fault.ErrCorrupt, len(revisions)-r.found, len(revisions))
+	}
+	return nil
+}
+
+// recordReader reads the records that a look-up finds.
+type recordReader struct {
+	entries
+	keys  [][]byte
+	add   func(i int, kv *mvccpb.KeyValue)
+	found int
+}
+
+func (r *recordReader) read(i int) func(*entry) error {
+	return func(e *entry) error {
+		kv, err := e.keyValue()
+		if err == nil {
+			r.add(i, kv)
+			r.found++
 		}
 		return err
-	}})
-	if err != nil && !errors.Is(err, errStop) {
-		return nil, err
 	}
-	if found == nil {
-		return nil, fmt.Errorf("%w: revision %v is no longer in the file, which changes while it is read", fault.ErrCorrupt, r)
+}
+
+// Element implements [boltfile.Found].
+func (r *recordReader) Element(i int, l *boltfile.Leaf, at int) error {
+	if l.IsBucket(at) {
+		return fmt.Errorf("%w: page %d: a bucket where a record should be", fault.ErrCorrupt, l.Page())
 	}
-	return found, nil
+	r.each = r.read(i)
+	return r.element(l, at)
+}
+
+// LargeElement implements [boltfile.Found].
+func (r *recordReader) LargeElement(i int, page boltfile.Pgid, key []byte, value *io.SectionReader) error {
+	r.each = r.read(i)
+	return r.Large(page, key, value)
 }
 
 // latest returns the latest record of a key, nil if the key is not alive.

@@ -8,9 +8,10 @@ import (
 	"slices"
 	"sort"
 	"sync"
-	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"etcd.example/snapshot/internal/keyspace"
 )
 
 // first returns the first window of a range. The last one found is kept, so that
@@ -136,27 +137,20 @@ func (db *Database) readAll(ctx context.Context, keys []found) ([]*mvccpb.KeyVal
 	}
 	slices.SortFunc(order, func(a, b int) int { return keys[a].revision.Compare(keys[b].revision) })
 	kvs := make([]*mvccpb.KeyValue, len(keys))
-	var next atomic.Int64
+	const minShare = 32
+	share := max((len(keys)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0), minShare)
+	errs := make([]error, len(keys)/share+1)
 	var wg sync.WaitGroup
-	errs := make([]error, runtime.GOMAXPROCS(0))
-	const step = 16
-	for i := range min(len(errs), (len(keys)+step-1)/step) {
+	n := 0
+	for part := range slices.Chunk(order, share) {
+		fail := &errs[n]
+		n++
 		wg.Go(func() {
-			for {
-				from := int(next.Add(step)) - step
-				if from >= len(order) {
-					return
-				}
-				for _, at := range order[from:min(from+step, len(order))] {
-					kv, err := db.read(ctx, keys[at].revision)
-					if err != nil {
-						errs[i] = err
-						next.Store(int64(len(order)))
-						return
-					}
-					kvs[at] = kv
-				}
+			revisions := make([]keyspace.Revision, len(part))
+			for i, at := range part {
+				revisions[i] = keys[at].revision
 			}
+			*fail = db.readSorted(ctx, revisions, func(i int, kv *mvccpb.KeyValue) { kvs[part[i]] = kv })
 		})
 	}
 	wg.Wait()
