@@ -1,5 +1,5 @@
-// Package snapshot saves snapshots of live etcd v3 members, verifies them, and
-// restores them to data directories that etcd boots from.
+// Package snapshot saves snapshots of live etcd v3 members, verifies them, looks
+// inside them, and restores them to data directories that etcd boots from.
 //
 //   - [V3Manager.Save] and [V3Manager.SaveTo] save a snapshot of one member to a
 //     file or to an [io.Writer]. They compare its checksum while it streams.
@@ -7,6 +7,11 @@
 //   - [V3Manager.Status] and [V3Manager.StatusContext] report the [Status] of a
 //     file: hash, revision, keys, size, version.
 //   - [V3Manager.Verify] proves a file. Call it before you rely on a backup.
+//   - [V3Manager.Match] compares a file with what the members of a cluster hold.
+//   - [V3Manager.Open] returns a [Reader] that looks inside a file: etcd's own
+//     client API, ranges, records, HashKV, and an [Info] with its [Member],
+//     [Lease], [Alarm] and [Bucket] lists. [Diff] lists what differs between two
+//     files, or between two revisions of one.
 //   - [V3Manager.Restore], [V3Manager.RestoreContext] and [V3Manager.RestoreFrom]
 //     create a data directory from a file or from an [io.Reader]. A
 //     [RestoreConfig] names the member and the cluster.
@@ -26,6 +31,9 @@
 //   - [ErrByteOrder]: the snapshot comes from a machine of the other byte order.
 //   - [ErrExists] and [ErrInUse]: the target exists, or the target or the file is
 //     in use.
+//   - [ErrCompacted] and [ErrFuture]: the revision is no longer there, or not yet.
+//   - [ErrMismatch]: the snapshot differs from the cluster.
+//   - [ErrReadOnly]: a snapshot was asked to change.
 //
 // # Restoring a cluster
 //
@@ -94,8 +102,9 @@
 //
 //   - It is a fixed number of buffers, a bit or two for each page, and some hundred
 //     bytes for each branch page.
-//   - Status and Verify add a fingerprint for each live key, however long the key
-//     is.
+//   - Status, Verify and a [Reader] add a fingerprint for each live key, however
+//     long the key is: at most 32 bytes a key while a Reader is open. A Reader
+//     keeps up to 32 MiB of the keys of the range that was read last.
 //   - No file is read into memory as a whole, and none is mapped. Databases of any
 //     size work on 32-bit platforms.
 //
