@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
+	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 )
 
 // snapshotCodec decodes a SnapshotResponse into a chunk without copying its blob,
@@ -18,7 +21,7 @@ type snapshotCodec struct {
 }
 
 func newSnapshotCodec() snapshotCodec {
-	return snapshotCodec{CodecV2: encoding.GetCodecV2(proto.Name)}
+	return snapshotCodec{CodecV2: encoding.GetCodecV2(grpcproto.Name)}
 }
 
 func (c snapshotCodec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -42,6 +45,7 @@ type chunk struct {
 // Field numbers of SnapshotResponse and wire types, as in etcd's rpc.proto and
 // the protobuf encoding.
 const (
+	fieldHeader    = 1
 	fieldRemaining = 2
 	fieldBlob      = 3
 	fieldVersion   = 4
@@ -56,6 +60,8 @@ const (
 
 var errMessage = errors.New("malformed SnapshotResponse")
 
+// decode refuses what protobuf refuses, in parts that Save does not need too: a
+// message without a blob or a number would otherwise pass for one that says nothing.
 func (c *chunk) decode(data mem.BufferSlice) error {
 	c.remaining, c.version, c.size = 0, "", 0
 	whole := data.Len()
@@ -94,20 +100,34 @@ func (c *chunk) decode(data mem.BufferSlice) error {
 		if n > uint64(r.Remaining()) {
 			return fmt.Errorf("%w: field %d: got %d bytes, want %d", errMessage, field, r.Remaining(), n)
 		}
-		switch {
-		case wire == wireBytes && field == fieldBlob:
-			blobAt, c.size = whole-r.Remaining(), int(n)
-		case wire == wireBytes && field == fieldVersion:
-			version := make([]byte, n)
-			_, _ = io.ReadFull(r, version) // they are there
-			c.version = string(version)
-			continue
+		if wire == wireBytes {
+			switch field {
+			case fieldBlob:
+				blobAt, c.size = whole-r.Remaining(), int(n)
+			case fieldHeader:
+				if err := proto.Unmarshal(next(r, n), new(pb.ResponseHeader)); err != nil {
+					return fmt.Errorf("%w: header: %w", errMessage, err)
+				}
+				continue
+			case fieldVersion:
+				if c.version = string(next(r, n)); !utf8.ValidString(c.version) {
+					return fmt.Errorf("%w: version %.40q is not UTF-8", errMessage, c.version)
+				}
+				continue
+			}
 		}
 		_, _ = r.Discard(int(n))
 	}
 	c.blob.Reset(data)
 	_, _ = c.blob.Discard(blobAt)
 	return nil
+}
+
+// next returns the next n bytes. They must be there.
+func next(r *mem.Reader, n uint64) []byte {
+	p := make([]byte, n)
+	_, _ = io.ReadFull(r, p)
+	return p
 }
 
 // read fills p with the next bytes of the blob. They must be there.

@@ -227,6 +227,24 @@ var faults = map[string]fault{
 		want: snapshot.ErrCorrupt,
 		text: "after 3153952 bytes: malformed SnapshotResponse",
 	},
+	"sends a malformed header and ends": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.SendRaw(cutHeader) },
+		want:   snapshot.ErrCorrupt,
+		text:   "after 0 bytes: malformed SnapshotResponse: header: ",
+	},
+	"sends a malformed header in the middle": {
+		script: func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
+			return errors.Join(c.SendPart(db[:2<<20], len(db), 0), c.SendRaw(cutHeader), c.Stall())
+		},
+		want: snapshot.ErrCorrupt,
+		text: "after 2097152 bytes: malformed SnapshotResponse: header: ",
+		held: true,
+	},
+	"names a version that is no text and ends": {
+		script: func(c *snaptest.SnapshotCall, _ []byte, _ <-chan struct{}) error { return c.SendRaw(binaryVersion) },
+		want:   snapshot.ErrCorrupt,
+		text:   `after 0 bytes: malformed SnapshotResponse: version "3\xff" is not UTF-8`,
+	},
 	"sends everything and ends with an error": {
 		script: func(c *snaptest.SnapshotCall, db []byte, arrived <-chan struct{}) error {
 			if err := c.SendSnapshot(db); err != nil {
@@ -242,6 +260,13 @@ var faults = map[string]fault{
 
 // cutBlob is a message whose blob lacks a byte.
 var cutBlob = []byte{0x1a, 5, 'p', 'a', 'g', 'e'}
+
+// cutHeader is a message whose header has a tag without a value, and
+// binaryVersion one whose version is not UTF-8.
+var (
+	cutHeader     = []byte{0x0a, 1, 0x08}
+	binaryVersion = []byte{0x22, 2, '3', 0xff}
+)
 
 func flipBit(at int) func(*snaptest.SnapshotCall, []byte, <-chan struct{}) error {
 	return func(c *snaptest.SnapshotCall, db []byte, _ <-chan struct{}) error {
