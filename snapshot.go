@@ -306,18 +306,20 @@ var (
 	// ErrInUse: this process or another has locked the file or the target: a
 	// running etcd, or a Save or a restore that still runs.
 	ErrInUse = fault.ErrInUse
-	// ErrReadOnly: a snapshot was asked to change.
-	ErrReadOnly = fault.ErrReadOnly
-	// ErrMismatch: the snapshot differs from what a member holds.
-	ErrMismatch = fault.ErrMismatch
-	// ErrCompacted: the revision has been compacted, in the snapshot or in the
-	// cluster. It comes with rpctypes.ErrCompacted.
-	ErrCompacted = fault.ErrCompacted
-	// ErrFuture: the revision is later than the latest one of the snapshot or of
-	// the member. It comes with rpctypes.ErrFutureRev.
-	ErrFuture = fault.ErrFuture
 	// ErrConfig: the RestoreConfig contradicts itself or cannot be carried out.
 	ErrConfig = fault.ErrConfig
+	// ErrReadOnly: a call would have written to a snapshot. A snapshot is never
+	// written to.
+	ErrReadOnly = fault.ErrReadOnly
+	// ErrMismatch: the key space of the snapshot differs from that of a member. The
+	// message names the endpoints that differ, with both hashes.
+	ErrMismatch = fault.ErrMismatch
+	// ErrCompacted: the revision is not in the snapshot, or no longer in the cluster,
+	// because it has been compacted. It also matches rpctypes.ErrCompacted.
+	ErrCompacted = fault.ErrCompacted
+	// ErrFuture: the snapshot or the member has not reached the revision. It also
+	// matches rpctypes.ErrFutureRev.
+	ErrFuture = fault.ErrFuture
 )
 
 // Error is the type of every error that this package returns. Op is the call

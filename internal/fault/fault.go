@@ -21,10 +21,10 @@ var (
 	ErrExists      = errors.New("already exists")
 	ErrInUse       = errors.New("in use")
 	ErrConfig      = errors.New("invalid configuration")
-	ErrReadOnly    = errors.New("a snapshot cannot be written to")
+	ErrReadOnly    = errors.New("a snapshot is read-only")
 	ErrMismatch    = errors.New("the snapshot differs from the cluster")
 	ErrCompacted   = errors.New("the revision has been compacted")
-	ErrFuture      = errors.New("the revision is yet to come")
+	ErrFuture      = errors.New("the revision is in the future")
 )
 
 // Truncated marks the error of a read that met the end of a file or stream before

@@ -40,7 +40,7 @@ type Saved struct {
 
 // ToFile writes a snapshot to path, where it appears complete or not at all.
 func (f Fetch) ToFile(ctx context.Context, cfg clientv3.Config, path string) (saved Saved, err error) {
-	if err := check(ctx, cfg); err != nil {
+	if err := check(ctx, cfg.Endpoints); err != nil {
 		return Saved{}, err
 	}
 	file, err := durable.CreateFile(f.FS, path)
@@ -69,21 +69,21 @@ func (f Fetch) ToFile(ctx context.Context, cfg clientv3.Config, path string) (sa
 // ToWriter writes a snapshot to w. The end of it, with the trailer, is written
 // when the checksum has matched.
 func (f Fetch) ToWriter(ctx context.Context, cfg clientv3.Config, w io.Writer) (Saved, error) {
-	if err := check(ctx, cfg); err != nil {
+	if err := check(ctx, cfg.Endpoints); err != nil {
 		return Saved{}, err
 	}
 	return f.stream(ctx, cfg, w)
 }
 
 // check looks at what must hold before anything is created or dialled.
-func check(ctx context.Context, cfg clientv3.Config) error {
+func check(ctx context.Context, endpoints []string) error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
-	if n := len(cfg.Endpoints); n != 1 {
+	if n := len(endpoints); n != 1 {
 		return fmt.Errorf("%w: got %d", fault.ErrEndpoints, n)
 	}
-	if cfg.Endpoints[0] == "" {
+	if endpoints[0] == "" {
 		return fmt.Errorf("%w: got an empty one", fault.ErrEndpoints)
 	}
 	return nil

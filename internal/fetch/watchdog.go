@@ -238,8 +238,8 @@ func contextError(ctx context.Context) error {
 	return cause
 }
 
-// serverError gives an error of etcd both of its identities: that of package
-// rpctypes and its gRPC status.
+// serverError gives an error of etcd all of its identities: that of package
+// rpctypes, its gRPC status, and the sentinel of this library if there is one.
 func serverError(ctx context.Context, err error) error {
 	var named rpctypes.EtcdError
 	if errors.As(rpctypes.Error(err), &named) {
@@ -258,5 +258,12 @@ type namedError struct {
 }
 
 func (e *namedError) Unwrap() []error {
-	return []error{e.EtcdError, status.Error(e.Code(), e.Error())}
+	all := []error{e.EtcdError, status.Error(e.Code(), e.Error())}
+	switch e.EtcdError {
+	case rpctypes.ErrCompacted:
+		all = append(all, fault.ErrCompacted)
+	case rpctypes.ErrFutureRev:
+		all = append(all, fault.ErrFuture)
+	}
+	return all
 }

@@ -39,6 +39,7 @@ type FakeServer struct {
 
 	mu       sync.Mutex
 	hang     bool // logins get no answer
+	hashKV   func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	tokens   []string
 	released chan struct{} // one value for each call that was let go of
 }
