@@ -43,12 +43,14 @@ var (
 	_ snapshot.Manager                              = (*snapshot.V3Manager)(nil)
 	_                                               = snapshot.RestoreConfig{SnapshotPath: "", Name: "", OutputDataDir: "", OutputWALDir: "", PeerURLs: []string{}, InitialCluster: "", InitialClusterToken: "", SkipHashCheck: false, InitialMmapSize: uint64(0), RevisionBump: uint64(0), MarkCompacted: false, AllowEmptyDataDir: false, DropAlarms: false}
 	_                                               = snapshot.Status{Hash: uint32(0), Revision: int64(0), TotalKey: int(0), TotalSize: int64(0), Version: ""}
-	_                                               = snapshot.Saved{Size: int64(0), SHA256: [32]byte{}, Version: "", Took: time.Duration(0)}
+	_                                               = snapshot.Saved{Size: int64(0), SHA256: [32]byte{}, Version: "", Took: time.Duration(0), Revision: int64(0)}
 	_ error                                         = &snapshot.Error{Op: "", Path: "", Err: error(nil)}
 )
 
 var _ interface {
 	documented
+	SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (snapshot.Saved, error)
+	SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (snapshot.Saved, error)
 	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
 	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
 	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
@@ -89,6 +91,13 @@ func TestDocumentedFields(t *testing.T) {
 		`AllowEmptyDataDir bool ""`,
 		`DropAlarms bool ""`,
 	}, fields(snapshot.RestoreConfig{}))
+	require.Equal(t, []string{
+		`Size int64 ""`,
+		`SHA256 [32]uint8 ""`,
+		`Version string ""`,
+		`Took time.Duration ""`,
+		`Revision int64 ""`,
+	}, fields(snapshot.Saved{}))
 }
 
 func TestStatusJSON(t *testing.T) {
@@ -117,6 +126,8 @@ func TestErrorOfEachCall(t *testing.T) {
 	m := snapshot.New(snapshot.WithLogger(zap.New(core)))
 	_, status := m.Status(missing)
 	_, verify := m.Verify(t.Context(), missing)
+	_, saveFile := m.SaveFile(t.Context(), clientv3.Config{}, missing)
+	_, saveFrom := m.SaveFrom(t.Context(), nil, missing)
 	_, saveTo := m.SaveTo(t.Context(), clientv3.Config{}, io.Discard)
 	for _, tt := range []struct {
 		op, path string
@@ -128,6 +139,8 @@ func TestErrorOfEachCall(t *testing.T) {
 		{"restore", "", m.Restore(snapshot.RestoreConfig{})},
 		{"restore", "", m.RestoreFrom(t.Context(), bytes.NewReader(nil), apitest.Config("", data))},
 		{"save", missing, m.Save(t.Context(), clientv3.Config{}, missing)},
+		{"save", missing, saveFile},
+		{"save", missing, saveFrom},
 		{"save", "", saveTo},
 	} {
 		var e *snapshot.Error

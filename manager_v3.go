@@ -114,7 +114,7 @@ type Phase string
 
 // The phases of the operations, in order.
 const (
-	PhaseDownload Phase = "download" // Save, SaveTo: bytes received
+	PhaseDownload Phase = "download" // Save, SaveFile, SaveFrom, SaveTo: bytes received
 	PhaseRead     Phase = "read"     // Status, Verify: bytes read
 	PhaseCopy     Phase = "copy"     // Restore, RestoreFrom: bytes staged
 	PhaseCheck    Phase = "check"    // Restore, RestoreFrom: bytes of copied pages checked

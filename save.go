@@ -11,12 +11,26 @@ import (
 	"etcd.example/snapshot/internal/fetch"
 )
 
-// Saved describes what SaveTo wrote.
+// Saved describes a snapshot that was saved, or verified as a stream.
 type Saved struct {
-	Size    int64         // bytes written, trailer included
-	SHA256  [32]byte      // checksum of the database, as in the trailer
-	Version string        // storage version that the server named, empty before etcd 3.6
-	Took    time.Duration // from dialing to the last byte
+	// Size is the number of bytes of the snapshot, trailer included.
+	Size int64
+	// SHA256 is the checksum of the database: of all bytes but the last 32, which
+	// are the trailer and hold it. It is not what sha256sum computes of the file,
+	// which covers the trailer too.
+	SHA256 [32]byte
+	// Version is the storage version that the server named, empty before etcd 3.6.
+	// Of VerifyFrom it is empty.
+	Version string
+	// Took is the time from dialing to the last byte; of SaveFrom and VerifyFrom,
+	// from the call to the last byte.
+	Took time.Duration
+	// Revision is the latest revision of the key space, as in [Status]: the main
+	// revision of the last record. SaveFile and SaveFrom read it in a few pages of
+	// the file. It is 0 if the key space is empty, and if the database is damaged
+	// although its checksum matches, because the server holds it like that: Verify
+	// says what is wrong. Of SaveTo and VerifyFrom, which have no file, it is 0.
+	Revision int64
 }
 
 // Save saves a snapshot of the one member in cfg.Endpoints to dbPath. The file
@@ -69,10 +83,49 @@ type Saved struct {
 // Save and its client log to cfg.Logger or, if that is nil, to the manager's
 // logger. Save ignores LogConfig, and AutoSyncInterval, which could lead to another
 // member.
-func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) (err error) {
-	defer wrap("save", dbPath, &err)
-	_, err = m.fetch().ToFile(ctx, cfg, dbPath)
+func (m *V3Manager) Save(ctx context.Context, cfg clientv3.Config, dbPath string) error {
+	_, err := m.SaveFile(ctx, cfg, dbPath)
 	return err
+}
+
+// SaveFile is [V3Manager.Save], and returns what it saved: size, checksum, version,
+// revision and time. On error the Saved is zero.
+//
+// It reads the revision from the new file before it publishes it. A database that
+// is damaged at the server, so that its checksum matches, is saved all the same,
+// with Revision 0. An error of the disk on that read is an error of SaveFile.
+func (m *V3Manager) SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (_ Saved, err error) {
+	defer wrap("save", dbPath, &err)
+	saved, err := m.fetch().ToFile(ctx, cfg, dbPath)
+	return Saved(saved), err
+}
+
+// SaveFrom is [V3Manager.SaveFile] with an existing client, over the connection and
+// with the login that it has. It does not close cli and does not change its
+// configuration. cli may be in use meanwhile, also for other SaveFroms. It must have
+// exactly one endpoint, or the error is [ErrEndpoints], as for a nil cli and for one
+// without a connection. Do not change the endpoints of cli during the call: no
+// AutoSyncInterval, Sync or SetEndpoints.
+//
+// What is at dbPath after success, after an error and after a kill is what Save
+// says, and so are the errors and ctx, with these differences:
+//
+//   - If cli is connected, the stall timeout starts with the call. Otherwise the
+//     connect timeout does, and the stall timeout starts with the connection.
+//   - cli connects as its own options say, with its own pauses between attempts:
+//     gRPC's grow to two minutes. [ErrUnreachable] always comes when the connect
+//     timeout ends, also after a refusal by TLS, with the last reason in the words
+//     of gRPC.
+//   - The HTTP/2 windows are those of cli. They cannot be made larger afterwards, so
+//     a distant member may send more slowly than with Save.
+//   - A message of more than 64 MiB is refused if cli has etcd's default limit.
+//   - cli logs to its own logger. SaveFrom logs to that of the manager.
+//   - If cli is closed during the call, the stream ends: an error with the gRPC code
+//     Canceled, and [ErrTruncated] if the server had announced its bytes.
+func (m *V3Manager) SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (_ Saved, err error) {
+	defer wrap("save", dbPath, &err)
+	saved, err := m.fetch().FromClient(ctx, cli, dbPath)
+	return Saved(saved), err
 }
 
 // SaveTo streams a snapshot of the one member in cfg.Endpoints to w, without a

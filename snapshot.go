@@ -1,9 +1,10 @@
 // Package snapshot saves snapshots of live etcd v3 members, verifies them, looks
 // inside them, and restores them to data directories that etcd boots from.
 //
-//   - [V3Manager.Save] and [V3Manager.SaveTo] save a snapshot of one member to a
-//     file or to an [io.Writer]. They compare its checksum while it streams.
-//     SaveTo also returns what it [Saved].
+//   - [V3Manager.Save] and [V3Manager.SaveFile] save a snapshot of one member to a
+//     file, [V3Manager.SaveFrom] does so with an existing client, and
+//     [V3Manager.SaveTo] saves to an [io.Writer]. They compare its checksum while it
+//     streams. All but Save return what they [Saved].
 //   - [V3Manager.Status] and [V3Manager.StatusContext] report the [Status] of a
 //     file: hash, revision, keys, size, version.
 //   - [V3Manager.Verify] proves a file. Call it before you rely on a backup.

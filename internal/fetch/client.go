@@ -64,9 +64,10 @@ func newClient(watch *watchdog, cfg clientv3.Config, lg *zap.Logger) (*clientv3.
 
 // openSnapshot starts the stream as etcd's client does: with its message limits,
 // its login, and its retries until the first message arrives. The client passes
-// these call options only to a MaintenanceClient, so streamTap is one.
-func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStream, error) {
-	tap := streamTap{MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
+// these call options only to a MaintenanceClient, so streamTap is one. A change that
+// is not nil changes them.
+func openSnapshot(ctx context.Context, client *clientv3.Client, change func([]grpc.CallOption) []grpc.CallOption) (grpc.ClientStream, error) {
+	tap := streamTap{change: change, MaintenanceClient: clientv3.RetryMaintenanceClient(client, client.ActiveConnection())}
 	_, _ = clientv3.NewMaintenanceFromMaintenanceClient(&tap, client).SnapshotWithVersion(ctx)
 	if tap.stream == nil && tap.err == nil {
 		return nil, errors.New("etcd's client opened no stream")
@@ -77,6 +78,7 @@ func openSnapshot(ctx context.Context, client *clientv3.Client) (grpc.ClientStre
 // streamTap keeps the stream, which etcd's client would copy through a pipe.
 type streamTap struct {
 	pb.MaintenanceClient
+	change func([]grpc.CallOption) []grpc.CallOption
 	stream grpc.ClientStream
 	err    error
 }
@@ -84,7 +86,11 @@ type streamTap struct {
 var errTapped = errors.New("the stream is read directly")
 
 func (t *streamTap) Snapshot(ctx context.Context, req *pb.SnapshotRequest, opts ...grpc.CallOption) (pb.Maintenance_SnapshotClient, error) {
-	opts = append(slices.Clip(opts), grpc.ForceCodecV2(newSnapshotCodec()))
+	opts = slices.Clip(opts)
+	if t.change != nil {
+		opts = t.change(opts)
+	}
+	opts = append(opts, grpc.ForceCodecV2(newSnapshotCodec()))
 	t.stream, t.err = t.MaintenanceClient.Snapshot(ctx, req, opts...)
 	return nil, errTapped
 }

@@ -55,3 +55,8 @@ func Decoders() map[string]func(data mem.BufferSlice, block []byte) error {
 		},
 	}
 }
+
+// LastRevision is lastRevision, and MaxRevisionReads what it reads at most.
+var LastRevision = lastRevision
+
+const MaxRevisionReads = maxRevisionReads

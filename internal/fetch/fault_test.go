@@ -289,7 +289,7 @@ func TestSaveFromFaultyServer(t *testing.T) {
 	db := snaptest.Opaque(3<<20 + 8192)
 	for name, f := range faults {
 		t.Run(name, func(t *testing.T) {
-			apitest.SaveForms(t, func(t *testing.T, fetch apitest.SavedBy) {
+			run := func(t *testing.T, fetch apitest.SavedBy) {
 				t.Parallel()
 				arrived := make(chan struct{})
 				arrive := sync.OnceFunc(func() { close(arrived) })
@@ -322,7 +322,9 @@ func TestSaveFromFaultyServer(t *testing.T) {
 				if f.held {
 					s.WaitReleased(t)
 				}
-			})
+			}
+			apitest.SaveForms(t, run)
+			t.Run("SaveFrom", func(t *testing.T) { run(t, saveByClient) })
 		})
 	}
 }

@@ -1,8 +1,10 @@
 // Package fetch streams one snapshot from one etcd member, and checks it on the
 // way.
 //
-//	newClient ──> openSnapshot ──> receiver ──> trailer.BlockWriter ──> w
-//	         watch: ends all of it when there is no connection, or no byte, in time
+//	source ──> receiver ──> trailer.BlockWriter ──> w
+//	  └── watch: ends all of it when there is no connection, or no byte, in time
+//
+// A source opens the stream, with a client of its own or one of the caller's.
 package fetch
 
 import (
@@ -36,34 +38,18 @@ type Saved struct {
 	SHA256  [trailer.Size]byte // checksum of the database, as in the trailer
 	Version string             // storage version that the server named, empty before etcd 3.6
 	Took    time.Duration      // from dialling to the last byte
+
+	// Revision of the key space, read from the file. It is 0 if the key space is
+	// empty or the database damaged, and of what went to a writer.
+	Revision int64
 }
 
 // ToFile writes a snapshot to path, where it appears complete or not at all.
-func (f Fetch) ToFile(ctx context.Context, cfg clientv3.Config, path string) (saved Saved, err error) {
+func (f Fetch) ToFile(ctx context.Context, cfg clientv3.Config, path string) (Saved, error) {
 	if err := check(ctx, cfg.Endpoints); err != nil {
 		return Saved{}, err
 	}
-	file, err := durable.CreateFile(f.FS, path)
-	if err != nil {
-		return Saved{}, err
-	}
-	defer func() {
-		if cerr := file.Cleanup(); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
-		}
-	}()
-	saved, err = f.stream(ctx, cfg, &durable.WritebackWriter{FS: f.FS, File: file.File(), Drop: true})
-	if err != nil {
-		return Saved{}, err
-	}
-	if ctx.Err() != nil { // since the last byte
-		return Saved{}, contextError(ctx)
-	}
-	if err := file.Commit(); err != nil {
-		return Saved{}, fmt.Errorf("publish: %w", err)
-	}
-	f.logger(cfg).Info("saved snapshot", zap.String("path", path), zap.Int64("bytes", saved.Size), zap.Duration("took", saved.Took))
-	return saved, nil
+	return f.toFile(ctx, f.ownClient(cfg), path)
 }
 
 // ToWriter writes a snapshot to w. The end of it, with the trailer, is written
@@ -72,7 +58,19 @@ func (f Fetch) ToWriter(ctx context.Context, cfg clientv3.Config, w io.Writer) (
 	if err := check(ctx, cfg.Endpoints); err != nil {
 		return Saved{}, err
 	}
-	return f.stream(ctx, cfg, w)
+	return f.stream(ctx, f.ownClient(cfg), w)
+}
+
+// FromClient does what ToFile does, with a client of the caller's, which stays open.
+func (f Fetch) FromClient(ctx context.Context, client *clientv3.Client, path string) (Saved, error) {
+	if client == nil || client.ActiveConnection() == nil {
+		return Saved{}, fmt.Errorf("%w: the client is nil or has no connection", fault.ErrEndpoints)
+	}
+	endpoints := client.Endpoints()
+	if err := check(ctx, endpoints); err != nil {
+		return Saved{}, err
+	}
+	return f.toFile(ctx, f.callersClient(client, endpoints[0]), path)
 }
 
 // check looks at what must hold before anything is created or dialled.
@@ -89,22 +87,47 @@ func check(ctx context.Context, endpoints []string) error {
 	return nil
 }
 
+func (f Fetch) toFile(ctx context.Context, src source, path string) (saved Saved, err error) {
+	file, err := durable.CreateFile(f.FS, path)
+	if err != nil {
+		return Saved{}, err
+	}
+	defer func() {
+		if cerr := file.Cleanup(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+		}
+	}()
+	saved, err = f.stream(ctx, src, &durable.WritebackWriter{FS: f.FS, File: file.File(), Drop: true})
+	if err != nil {
+		return Saved{}, err
+	}
+	saved.Revision, err = lastRevision(ctx, file.File(), saved.Size-trailer.Size)
+	if ctx.Err() != nil { // since the last byte
+		return Saved{}, contextError(ctx)
+	}
+	if err != nil {
+		return Saved{}, fmt.Errorf("read revision: %w", err)
+	}
+	if err := file.Commit(); err != nil {
+		return Saved{}, fmt.Errorf("publish: %w", err)
+	}
+	src.logger.Info("saved snapshot", zap.String("path", path), zap.Int64("bytes", saved.Size),
+		zap.Int64("revision", saved.Revision), zap.Duration("took", saved.Took))
+	return saved, nil
+}
+
 // stream passes one snapshot on to w.
-func (f Fetch) stream(ctx context.Context, cfg clientv3.Config, w io.Writer) (Saved, error) {
+func (f Fetch) stream(ctx context.Context, src source, w io.Writer) (Saved, error) {
 	start := time.Now()
-	watch := newWatchdog(ctx, cfg.Endpoints[0], f.ConnectTimeout, f.StallTimeout)
+	watch := newWatchdog(ctx, src.endpoint, f.ConnectTimeout, f.StallTimeout)
 	defer watch.end()
 
-	client, err := newClient(watch, cfg, f.logger(cfg))
+	stream, release, err := src.open(watch)
+	defer release()
 	if err != nil {
-		return Saved{}, fmt.Errorf("create client: %w", watch.explain(err))
+		return Saved{}, err
 	}
-	defer func() { _ = client.Close() }() // the stream has ended or does not matter
-	stream, err := openSnapshot(watch.ctx, client)
-	if err != nil {
-		return Saved{}, fmt.Errorf("open stream: %w", watch.explain(err))
-	}
-	f.logger(cfg).Info("fetching snapshot", zap.String("endpoint", cfg.Endpoints[0]))
+	src.logger.Info("fetching snapshot", zap.String("endpoint", src.endpoint))
 
 	r := receiver{stream: stream, watch: watch, report: f.Report}
 	digest, err := r.receive(w)

@@ -20,6 +20,8 @@ import (
 // Manager is the API. [*snapshot.V3Manager] implements it.
 type Manager interface {
 	snapshot.Manager
+	SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (snapshot.Saved, error)
+	SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (snapshot.Saved, error)
 	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
 	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
 	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
@@ -58,8 +60,18 @@ func (m onFS) fetch() fetch.Fetch {
 }
 
 func (m onFS) Save(ctx context.Context, cfg clientv3.Config, dbPath string) error {
-	_, err := m.fetch().ToFile(ctx, cfg, dbPath)
-	return wrap("save", dbPath, err)
+	_, err := m.SaveFile(ctx, cfg, dbPath)
+	return err
+}
+
+func (m onFS) SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (snapshot.Saved, error) {
+	saved, err := m.fetch().ToFile(ctx, cfg, dbPath)
+	return snapshot.Saved(saved), wrap("save", dbPath, err)
+}
+
+func (m onFS) SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (snapshot.Saved, error) {
+	saved, err := m.fetch().FromClient(ctx, cli, dbPath)
+	return snapshot.Saved(saved), wrap("save", dbPath, err)
 }
 
 func (m onFS) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error) {
