@@ -52,6 +52,7 @@ var _ interface {
 	SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (snapshot.Saved, error)
 	SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (snapshot.Saved, error)
 	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
+	VerifyFrom(ctx context.Context, r io.Reader) (snapshot.Saved, error)
 	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
 	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
 	RestoreContext(ctx context.Context, cfg snapshot.RestoreConfig) error
@@ -128,6 +129,7 @@ func TestErrorOfEachCall(t *testing.T) {
 	_, verify := m.Verify(t.Context(), missing)
 	_, saveFile := m.SaveFile(t.Context(), clientv3.Config{}, missing)
 	_, saveFrom := m.SaveFrom(t.Context(), nil, missing)
+	_, verifyFrom := m.VerifyFrom(t.Context(), bytes.NewReader(nil))
 	_, saveTo := m.SaveTo(t.Context(), clientv3.Config{}, io.Discard)
 	for _, tt := range []struct {
 		op, path string
@@ -142,6 +144,7 @@ func TestErrorOfEachCall(t *testing.T) {
 		{"save", missing, saveFile},
 		{"save", missing, saveFrom},
 		{"save", "", saveTo},
+		{"verify", "", verifyFrom},
 	} {
 		var e *snapshot.Error
 		require.ErrorAs(t, tt.err, &e)

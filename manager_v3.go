@@ -115,7 +115,7 @@ type Phase string
 // The phases of the operations, in order.
 const (
 	PhaseDownload Phase = "download" // Save, SaveFile, SaveFrom, SaveTo: bytes received
-	PhaseRead     Phase = "read"     // Status, Verify: bytes read
+	PhaseRead     Phase = "read"     // Status, Verify, VerifyFrom: bytes read
 	PhaseCopy     Phase = "copy"     // Restore, RestoreFrom: bytes staged
 	PhaseCheck    Phase = "check"    // Restore, RestoreFrom: bytes of copied pages checked
 	PhasePublish  Phase = "publish"  // Restore, RestoreFrom: 0 of 1 before, 1 of 1 after
@@ -126,5 +126,5 @@ type Progress struct {
 	Op    string // "save", "status", "verify" or "restore"
 	Phase Phase
 	Done  int64 // bytes of this phase so far; of PhasePublish 0 or 1
-	Total int64 // bytes of this phase, 0 if unknown (the copy of RestoreFrom); of PhasePublish 1
+	Total int64 // bytes of this phase, 0 if unknown (the copy of RestoreFrom, VerifyFrom); of PhasePublish 1
 }

@@ -9,6 +9,8 @@ import (
 
 	"etcd.example/snapshot/internal/durable"
 	"etcd.example/snapshot/internal/fetch"
+	"etcd.example/snapshot/internal/inspect"
+	"etcd.example/snapshot/internal/trailer"
 )
 
 // Saved describes a snapshot that was saved, or verified as a stream.
@@ -151,6 +153,41 @@ func (m *V3Manager) SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer
 	defer wrap("save", "", &err)
 	saved, err := m.fetch().ToWriter(ctx, cfg, w)
 	return Saved(saved), err
+}
+
+// VerifyFrom proves a snapshot that it reads from r to the end, without a file: an
+// object in a store, or the reader of a compressed backup. It returns Size, SHA256
+// and Took. Version and Revision stay empty, because a stream cannot be walked.
+//
+// On nil, the checksum matches, and the meta pages are those of a database that is
+// not longer than the stream. The pages behind them are not checked: to check
+// those, call Verify on a file. VerifyFrom writes nothing. On error the Saved is
+// zero.
+//
+// Errors:
+//   - [ErrCorrupt] if the stream is not a database, with what it is instead. After
+//     the first MiB nothing more is read.
+//   - [ErrNoTrailer], and [ErrTruncated] too if the stream ends before its database
+//     does. [ErrTruncated] also if r returns [io.ErrUnexpectedEOF].
+//   - [ErrChecksum] with both checksums.
+//   - [ErrByteOrder], after the checksum has been compared: without [ErrChecksum]
+//     it matches.
+//   - An error of r, [io.ErrNoProgress] after 100 Reads in a row without a byte or
+//     an error, and the error of ctx.
+//
+// VerifyFrom reads r on the calling goroutine and cannot interrupt a Read: when ctx
+// ends, it returns after the current Read. If ctx has ended before the call, it
+// reads nothing. If r panics, VerifyFrom does too, and leaves no goroutine. Memory
+// is a few MiB, whatever the size. Calls may run at once, each with a reader of its
+// own. Progress is "verify" in [PhaseRead], with a total of 0 until the end.
+func (m *V3Manager) VerifyFrom(ctx context.Context, r io.Reader) (_ Saved, err error) {
+	defer wrap("verify", "", &err)
+	start := time.Now()
+	digest, err := inspect.Stream(ctx, r, m.report("verify"))
+	if err != nil {
+		return Saved{}, err
+	}
+	return Saved{Size: digest.Size + trailer.Size, SHA256: digest.Sum, Took: time.Since(start)}, nil
 }
 
 func (m *V3Manager) fetch() fetch.Fetch {

@@ -8,6 +8,7 @@
 //   - [V3Manager.Status] and [V3Manager.StatusContext] report the [Status] of a
 //     file: hash, revision, keys, size, version.
 //   - [V3Manager.Verify] proves a file. Call it before you rely on a backup.
+//     [V3Manager.VerifyFrom] compares the checksum of a stream.
 //   - [V3Manager.Match] compares a file with what the members of a cluster hold.
 //   - [V3Manager.Open] returns a [Reader] that looks inside a file: etcd's own
 //     client API, ranges, records, HashKV, and an [Info] with its [Member],

@@ -23,6 +23,7 @@ type Manager interface {
 	SaveFile(ctx context.Context, cfg clientv3.Config, dbPath string) (snapshot.Saved, error)
 	SaveFrom(ctx context.Context, cli *clientv3.Client, dbPath string) (snapshot.Saved, error)
 	SaveTo(ctx context.Context, cfg clientv3.Config, w io.Writer) (snapshot.Saved, error)
+	VerifyFrom(ctx context.Context, r io.Reader) (snapshot.Saved, error)
 	StatusContext(ctx context.Context, dbPath string) (snapshot.Status, error)
 	Verify(ctx context.Context, dbPath string) (snapshot.Status, error)
 	RestoreContext(ctx context.Context, cfg snapshot.RestoreConfig) error
