@@ -45,7 +45,7 @@ func (r report) writeChart(path string) error {
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	// The font that the text was measured with is not everywhere; these have
+	// Not every system has the font that the text was measured with. These have
 	// its metrics.
 	text := strings.ReplaceAll(svg.String(), "font-family:Liberation Serif;", "font-family:Liberation Serif,Times New Roman,Times,serif;")
 	return os.WriteFile(path, []byte(text), 0o644)
@@ -160,7 +160,7 @@ func barPanel(res result) (*plot.Plot, error) {
 	}
 	p.NominalY(names...)
 	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
-	p.X.Min, p.X.Max = 0, max(longest, 1e-6)*1.18 // room for the labels
+	p.X.Min, p.X.Max = 0, max(longest, 1e-6)*1.18 // space for the labels
 	p.X.Tick.Marker = durationTicks{}
 	return p, nil
 }
@@ -177,7 +177,7 @@ func (s span) XError(int) (low, high float64)     { return s.Median - s.Min, s.M
 func (s spread) Len() int                         { return len(s.XYs) }
 func (s spread) YError(i int) (low, high float64) { return s.low[i], s.high[i] }
 
-// spread is a line of medians with theirs.
+// spread is a line of medians with their spreads.
 type spread struct {
 	plotter.XYs
 	low, high []float64

@@ -20,11 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minDatabase is the smallest size in bytes that a database is made with.
+// minDatabase is the smallest size of a database in bytes.
 const minDatabase = 1_000_000
 
-// database is a snapshot file and the server that it was taken from. What it
-// is made of never changes; targets are written into dir beside it.
+// database is a snapshot file and the server that it was taken from. Neither
+// changes; targets are written into dir beside them.
 type database struct {
 	dir  string
 	Size int64 `json:"size"` // bytes of the snapshot file
@@ -35,13 +35,13 @@ func (d *database) snapshotPath() string { return filepath.Join(d.dir, "snapshot
 func (d *database) serverDir() string    { return filepath.Join(d.dir, "server") }
 func (d *database) serverDB() string     { return filepath.Join(d.serverDir(), "member", "snap", "db") }
 
-// scratch is made anew for every run, with the target in it.
+// scratch is created for every run and holds the target.
 func (d *database) scratch() string { return filepath.Join(d.dir, "scratch") }
 func (d *database) target() string  { return filepath.Join(d.scratch(), "target") }
 
-// openDatabase returns the database of about size bytes under dir, made now if
-// it is not there yet. database.json comes last, so that one whose making was
-// interrupted is made anew.
+// openDatabase returns the database of about size bytes under dir, and creates it
+// if it does not exist. It writes database.json last, so that it creates an
+// interrupted one again.
 func openDatabase(ctx context.Context, dir string, size int64, valueSize int, log io.Writer) (*database, error) {
 	d := &database{dir: filepath.Join(dir, fmt.Sprintf("%d-bytes-%d-values", size, valueSize))}
 	ready := filepath.Join(d.dir, "database.json")
@@ -67,8 +67,8 @@ func openDatabase(ctx context.Context, dir string, size int64, valueSize int, lo
 	return d, os.WriteFile(ready, text, 0o600)
 }
 
-// fill writes keys to a fresh server until its database has the wanted size,
-// and saves the snapshot.
+// fill writes keys to a new server until its database has the wanted size, and
+// saves the snapshot.
 func (d *database) fill(ctx context.Context, size int64, valueSize int, log io.Writer) (err error) {
 	srv, err := startServer(d.serverDir())
 	if err != nil {
@@ -81,9 +81,9 @@ func (d *database) fill(ctx context.Context, size int64, valueSize int, log io.W
 	}
 	defer func() { err = errors.Join(err, cli.Close()) }()
 
-	perKey := int64(valueSize+100) * 3 / 2 // a first guess; the rounds after it know
+	perKey := int64(valueSize+100) * 3 / 2 // a first guess; later rounds measure it
 	for have := int64(0); have < size-size/200; {
-		// One page of records at least, and never past the size on a guess.
+		// At least one page of records, and never beyond the size because of a guess.
 		n := max((size-have)*9/10/perKey, int64(4096/(valueSize+100))+1)
 		if err := putKeys(ctx, cli, d.Keys, n, valueSize); err != nil {
 			return fmt.Errorf("put keys: %w", err)
@@ -153,15 +153,15 @@ func putTxn(ctx context.Context, cli *clientv3.Client, first, n int64, valueSize
 	}
 	for {
 		_, err := cli.Txn(ctx).Then(ops...).Commit()
-		// The kernel may hold up writers for longer than etcd waits.
+		// The kernel may block writers for longer than etcd waits.
 		if !errors.Is(err, rpctypes.ErrTimeout) {
 			return err
 		}
 	}
 }
 
-// keyName spreads the keys over the key space as real ones are, and has their
-// length.
+// keyName returns keys that are spread over the key space like real ones, and are as
+// long.
 func keyName(id uint64) string {
 	return fmt.Sprintf("/registry/pods/namespace-%03d/%016x", id%1000, rand.NewPCG(id, 0).Uint64())
 }

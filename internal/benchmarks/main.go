@@ -127,7 +127,7 @@ func benchmark(ctx context.Context, opts options, out, log io.Writer) error {
 	for _, size := range opts.sizes {
 		db, err := openDatabase(ctx, opts.dir, size, opts.valueSize, log)
 		if err != nil {
-			return fmt.Errorf("make a database of %s: %w", formatBytes(size), err)
+			return fmt.Errorf("create a database of %s: %w", formatBytes(size), err)
 		}
 		for _, op := range opts.only {
 			res, err := measureOperation(ctx, db, op, opts.runs, log)

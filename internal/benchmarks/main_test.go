@@ -22,9 +22,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The whole command at the smallest size: it makes the database, every
-// operation of both implementations answers, and a second run uses what is
-// there.
+// The whole command at the smallest size: it creates the database, every
+// operation of both implementations succeeds, and a second run uses the same
+// database.
 func TestBenchmark(t *testing.T) {
 	needDisk(t)
 	dir := t.TempDir()
@@ -66,7 +66,7 @@ func TestBenchmark(t *testing.T) {
 		}
 	}
 	status := rep.Results[1]
-	require.JSONEq(t, string(status.find(rolePeer).Samples[0].Answer), string(status.find(roleOurs).Samples[0].Answer))
+	require.JSONEq(t, string(status.find(rolePeer).Samples[0].Outcome), string(status.find(roleOurs).Samples[0].Outcome))
 	svg, err := os.ReadFile(svgFile)
 	require.NoError(t, err)
 	require.Contains(t, string(svg), "</svg>")
@@ -88,7 +88,7 @@ func TestBenchmark(t *testing.T) {
 	require.Equal(t, before.ModTime(), after.ModTime(), "the database was made again")
 }
 
-// What was measured elsewhere, or otherwise, is not shown beside this.
+// Results from another machine, or with other values, are not added.
 func TestAddOfAnotherRun(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out.json")
 	rep := report{Machine: machine{Cores: 2, Time: time.Now()}, ValueSize: 100, Results: []result{{Operation: "status"}}}
@@ -122,7 +122,7 @@ func TestDatabaseOfAnInterruptedRunIsMadeAnew(t *testing.T) {
 	require.InEpsilon(t, minDatabase, db.Size, 0.3, "keys of the interrupted run are in it")
 }
 
-// A variant that fails is told, and does not hide the others.
+// A variant that fails is reported, and does not hide the others.
 func TestFailingVariant(t *testing.T) {
 	dir := t.TempDir()
 	db := &database{dir: dir, Size: 1000}

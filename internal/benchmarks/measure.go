@@ -25,9 +25,9 @@ type sample struct {
 	PeakAnon   int64   `json:"peakAnon"`   // bytes of anonymous memory
 	// Cached is the share of the input that was in the page cache before.
 	Cached float64 `json:"cached"`
-	// Stolen is the share of the machine that the hypervisor gave to others.
-	Stolen float64         `json:"stolen"`
-	Answer json.RawMessage `json:"answer,omitempty"`
+	// Stolen is the share of the processors that the hypervisor gave to others.
+	Stolen  float64         `json:"stolen"`
+	Outcome json.RawMessage `json:"outcome,omitempty"`
 }
 
 // runOne does the one job that in describes and writes its sample to out.
@@ -49,7 +49,7 @@ func runOne(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	start := time.Now()
-	reply, err := v.run(ctx, j)
+	outcome, err := v.run(ctx, j)
 	s := sample{Seconds: time.Since(start).Seconds()}
 	if err != nil {
 		return err
@@ -64,8 +64,8 @@ func runOne(ctx context.Context, in io.Reader, out io.Writer) error {
 	if s.PeakAnon, err = memory("self", "RssAnon"); err != nil {
 		return err
 	}
-	if reply != nil {
-		if s.Answer, err = json.Marshal(reply); err != nil {
+	if outcome != nil {
+		if s.Outcome, err = json.Marshal(outcome); err != nil {
 			return err
 		}
 	}
@@ -125,8 +125,8 @@ func watchAnon(pid string, done <-chan struct{}) (peak int64) {
 	}
 }
 
-// measureOperation runs every variant of op in turn, runs times over. A variant
-// that fails has no more runs, and the others go on.
+// measureOperation runs every variant of op in turn, runs times. A variant that
+// fails has no more runs; the others continue.
 func measureOperation(ctx context.Context, db *database, op operation, runs int, log io.Writer) (_ result, err error) {
 	res := result{Operation: op.Name, Title: op.Title, Size: db.Size, Keys: db.Keys}
 	j := job{Operation: op.Name, Snapshot: db.snapshotPath(), Target: db.target()}
@@ -165,11 +165,11 @@ func measureOperation(ctx context.Context, db *database, op operation, runs int,
 			}
 		}
 	}
-	return res, res.judge()
+	return res, res.evaluate()
 }
 
-// prepareAndMeasure gives each run the same start: no target, nothing left to
-// be written back, the input in the page cache or out of it.
+// prepareAndMeasure gives each run the same start: no target, nothing left to write
+// back, the input in the page cache or out of it.
 func prepareAndMeasure(ctx context.Context, j job, variant, input string, cold bool) (sample, error) {
 	scratch := filepath.Dir(j.Target)
 	if err := os.RemoveAll(scratch); err != nil {

@@ -19,7 +19,7 @@ import (
 	"etcd.example/snapshot"
 )
 
-// role says what a measured variant stands for.
+// role is what a measured variant is: etcd, this package or a floor.
 type role string
 
 const (
@@ -29,7 +29,7 @@ const (
 )
 
 // operation is something that both implementations can do, or ours alone, and
-// the floors that no implementation gets under.
+// the floors: the work that cannot be left out.
 type operation struct {
 	Name     string
 	Title    string
@@ -41,17 +41,17 @@ type operation struct {
 type variant struct {
 	Name string
 	Role role
-	// run is what is measured. Its answer is compared between the peer and
-	// ours; nil where there is none.
-	run func(ctx context.Context, j job) (reply any, err error)
+	// run is the measured call. Its outcome is compared between the peer and
+	// ours; nil if it has none.
+	run func(ctx context.Context, j job) (outcome any, err error)
 }
 
-// job is what a measured process is told.
+// job is the input of a measured process.
 type job struct {
 	Operation string `json:"operation"`
 	Variant   string `json:"variant"`
 	Snapshot  string `json:"snapshot"` // file
-	Target    string `json:"target"`   // file or directory to make; does not exist
+	Target    string `json:"target"`   // file or directory to create; does not exist
 	Endpoint  string `json:"endpoint"`
 }
 
@@ -196,7 +196,7 @@ func oursRestore(skipHashCheck bool) func(context.Context, job) (any, error) {
 	}
 }
 
-// discardStream receives a snapshot and keeps nothing of it.
+// discardStream receives a snapshot and discards it.
 func discardStream(ctx context.Context, j job) (_ any, err error) {
 	cli, err := clientv3.New(clientConfig(j.Endpoint))
 	if err != nil {
@@ -229,8 +229,8 @@ func hashFloor(_ context.Context, j job) (_ any, err error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// copyFloor copies the file with copy_file_range(2) where the file system has
-// it, and syncs the copy and its directory.
+// copyFloor copies the file with copy_file_range(2) if the file system has it, and
+// syncs the copy and its directory.
 func copyFloor(_ context.Context, j job) (_ any, err error) {
 	src, err := os.Open(j.Snapshot)
 	if err != nil {

@@ -16,8 +16,8 @@ const (
 	coldShare = 0.001
 )
 
-// warm reads path once and returns the share of its pages that are then in the
-// page cache. Less than all means that memory is too small for a warm run.
+// warm reads path once and returns the share of its pages that are in the page cache
+// afterwards. If it is below 1, memory is too small for a warm run.
 func warm(path string) (float64, error) {
 	if _, err := readOnce(path); err != nil {
 		return 0, err
@@ -25,8 +25,8 @@ func warm(path string) (float64, error) {
 	return pagecache.Share(path)
 }
 
-// cool drops the pages of path from the page cache and returns the share that is
-// left. More than coldShare is an error.
+// cool drops the pages of path from the page cache and returns the share that
+// stays. More than coldShare is an error.
 func cool(path string) (share float64, err error) {
 	for range 20 {
 		if err := pagecache.Drop(path); err != nil {

@@ -50,8 +50,8 @@ func cpuSeconds() (float64, error) {
 	return seconds(u.Utime) + seconds(u.Stime), nil
 }
 
-// stolenSeconds is the time since boot in which the hypervisor ran something
-// else, summed over the processors.
+// stolenSeconds is the time since boot that the hypervisor gave to others, summed
+// over the processors.
 func stolenSeconds() float64 {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -71,7 +71,7 @@ func stolenIn(stat string) float64 {
 	return ticks / 100
 }
 
-// machine says what the figures were taken on.
+// machine describes the machine of the measurements.
 type machine struct {
 	Time       time.Time `json:"time"`
 	CPU        string    `json:"cpu"`

@@ -11,7 +11,7 @@ import (
 	"etcd.example/snapshot/internal/snaptest/pagecache"
 )
 
-// needDisk skips a test of cold files where temporary files are in memory.
+// needDisk skips a test of cold files if temporary files are in memory.
 func needDisk(t *testing.T) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")

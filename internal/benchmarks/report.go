@@ -57,12 +57,12 @@ func cpuOf(s sample) float64      { return s.CPUSeconds }
 func peakRSSOf(s sample) float64  { return float64(s.PeakRSS) }
 func peakAnonOf(s sample) float64 { return float64(s.PeakAnon) }
 
-// judge fills in what follows from the samples. It fails when a variant did,
-// and when the answers of two runs differ.
-func (r *result) judge() error {
+// evaluate computes the figures from the samples. It returns an error if a variant
+// failed, or if the outcomes of two runs differ.
+func (r *result) evaluate() error {
 	var failed error
 	ours := r.find(roleOurs)
-	var reply json.RawMessage
+	var outcome json.RawMessage
 	for i := range r.Variants {
 		v := &r.Variants[i]
 		if v.Error != "" {
@@ -80,11 +80,11 @@ func (r *result) judge() error {
 			continue
 		}
 		for _, s := range v.Samples {
-			if reply == nil {
-				reply = s.Answer
+			if outcome == nil {
+				outcome = s.Outcome
 			}
-			if !bytes.Equal(reply, s.Answer) {
-				failed = errors.Join(failed, fmt.Errorf("%s answers %s, want %s", v.Name, s.Answer, reply))
+			if !bytes.Equal(outcome, s.Outcome) {
+				failed = errors.Join(failed, fmt.Errorf("%s returned %s, want %s", v.Name, s.Outcome, outcome))
 				break
 			}
 		}
@@ -129,8 +129,8 @@ func (r report) writeJSON(path string) error {
 	return os.WriteFile(path, append(text, '\n'), 0o666)
 }
 
-// writeTable writes a block for each size, the growth from one size to the
-// next, and what the machine was.
+// writeTable writes a block for each size, the growth from one size to the next,
+// and the machine.
 func (r report) writeTable(w io.Writer) error {
 	var b strings.Builder
 	bySize := r.sizes()
@@ -232,7 +232,7 @@ func (r report) growth(sizes []int64) [][]string {
 	return rows
 }
 
-// writeConditions says what the figures depend on.
+// writeConditions writes what the figures depend on.
 func (r report) writeConditions(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d cores, %s of memory, %s, %s, %s, etcd %s; %s\n",
@@ -258,7 +258,7 @@ func (r report) writeConditions(b *strings.Builder) {
 	}
 }
 
-// runs says how many there were of each variant.
+// runs returns how many runs each variant had.
 func (r report) runs() string {
 	var counts []int
 	for _, res := range r.Results {
@@ -275,7 +275,7 @@ func (r report) runs() string {
 	return strconv.Itoa(counts[0])
 }
 
-// sizes are those of the results, in their order.
+// sizes returns the sizes of the results, in their order.
 func (r report) sizes() []int64 {
 	var sizes []int64
 	seen := make(map[int64]bool)

@@ -56,7 +56,7 @@ func TestUnits(t *testing.T) {
 // sampleResult has two runs of a peer three times slower than ours.
 func sampleResult(size int64, scale float64) result {
 	s := func(seconds float64) sample {
-		return sample{Seconds: scale * seconds, CPUSeconds: seconds, PeakRSS: 40e6, PeakAnon: 9e6, Cached: 1, Answer: json.RawMessage(`{"hash":1}`)}
+		return sample{Seconds: scale * seconds, CPUSeconds: seconds, PeakRSS: 40e6, PeakAnon: 9e6, Cached: 1, Outcome: json.RawMessage(`{"hash":1}`)}
 	}
 	res := result{Operation: "status", Title: "Status, warm", Size: size, Keys: 7, Variants: []variantResult{
 		{Name: "read once", Role: roleFloor, Samples: []sample{{Seconds: scale, Cached: 1}, {Seconds: scale, Cached: 1}}},
@@ -68,8 +68,8 @@ func sampleResult(size int64, scale float64) result {
 
 func TestTable(t *testing.T) {
 	a, b := sampleResult(100e6, 1), sampleResult(200e6, 2.5)
-	require.NoError(t, a.judge())
-	require.NoError(t, b.judge())
+	require.NoError(t, a.evaluate())
+	require.NoError(t, b.evaluate())
 	rep := report{
 		Machine:   machine{CPU: "CPU", Cores: 2, Memory: 8e9, Kernel: "Linux", FileSystem: "ext4", Go: "go1", Etcd: "v3"},
 		ValueSize: 10, Results: []result{a, b},
@@ -93,8 +93,8 @@ func TestConditions(t *testing.T) {
 
 func TestAnswersThatDiffer(t *testing.T) {
 	res := sampleResult(100e6, 1)
-	res.Variants[2].Samples[1].Answer = json.RawMessage(`{"hash":2}`)
-	require.ErrorContains(t, res.judge(), `this package answers {"hash":2}, want {"hash":1}`)
+	res.Variants[2].Samples[1].Outcome = json.RawMessage(`{"hash":2}`)
+	require.ErrorContains(t, res.evaluate(), `this package returned {"hash":2}, want {"hash":1}`)
 }
 
 func TestChart(t *testing.T) {
@@ -107,7 +107,7 @@ func TestChart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rep := report{Results: results}
 			for i := range rep.Results {
-				_ = rep.Results[i].judge()
+				_ = rep.Results[i].evaluate()
 			}
 			path := filepath.Join(t.TempDir(), "chart.svg")
 			require.NoError(t, rep.writeChart(path))

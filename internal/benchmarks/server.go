@@ -20,9 +20,9 @@ import (
 
 const (
 	opsPerTxn = 512
-	// maxValueSize keeps a transaction under the size that the server takes.
+	// maxValueSize keeps a transaction below the size that the server accepts.
 	maxValueSize = 1 << 20
-	// commitInterval is how long the server gathers writes.
+	// commitInterval is how long the server collects writes.
 	commitInterval = 100 * time.Millisecond
 )
 

@@ -18,15 +18,15 @@ import (
 )
 
 var (
-	damagedFiles = flag.Int("damaged", 100, "number of damaged files to compare the answers on")
+	damagedFiles = flag.Int("damaged", 100, "number of damaged files to compare")
 	damagedFirst = flag.Int("damaged-first", 0, "number of the first damaged file, to repeat one")
 )
 
-// TestStatusOfDamagedFiles holds ours against bbolt's checker and etcd's Status
-// on files with random wounds: what they refuse or do not survive, ours
-// refuses; what they accept, ours accepts with the same answer, or refuses as
-// corrupt because it checks more. The one exception is a damaged meta page beside
-// a valid one: bbolt itself reads and writes the database, its checker panics.
+// TestStatusOfDamagedFiles compares our Status with bbolt's checker and etcd's
+// Status on files with random damage. Ours refuses what they refuse or do not
+// survive. It accepts what they accept, with the same outcome, or refuses it as
+// corrupt because it checks more. The one exception is a damaged meta page beside a
+// valid one: bbolt itself reads and writes the database, its checker panics.
 func TestStatusOfDamagedFiles(t *testing.T) {
 	bases := [][]byte{
 		churn(200).Bytes(t, false),
@@ -49,7 +49,7 @@ func TestStatusOfDamagedFiles(t *testing.T) {
 		}
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 
-		v := ref.judge(t, path)
+		v := ref.verdict(t, path)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		got, err := snapshot.New().StatusContext(ctx, path)
 		require.NoError(t, ctx.Err(), "file %d (%s): hangs", i, wound)
@@ -74,7 +74,7 @@ func TestStatusOfDamagedFiles(t *testing.T) {
 			n.refused++
 			require.Error(t, err, "file %d (%s): bbolt finds %s", i, wound, v.Check.Error)
 		case v.Status.Died != "":
-			n.statusDied++ // without need, perhaps: it does where there is no meta bucket
+			n.statusDied++ // perhaps only because there is no meta bucket
 		case v.Status.Error != "":
 			n.statusRefused++
 			require.Error(t, err, "file %d (%s): etcd finds %s", i, wound, v.Status.Error)
@@ -87,15 +87,15 @@ func TestStatusOfDamagedFiles(t *testing.T) {
 	}
 	t.Logf("%d damaged files: bbolt's checker refuses %d and does not survive %d (%d hang), which are refused here too",
 		*damagedFiles, n.refused, n.died, n.hung)
-	t.Logf("%d with a damaged meta page are read here, though the checker stumbles on it", n.metaLost)
-	t.Logf("of those that pass it, etcd's Status refuses %d, which are refused here too, and does not survive %d; of the rest, the answer is the same for %d, and %d are refused here alone",
+	t.Logf("%d with a damaged meta page are read here, although the checker panics on it", n.metaLost)
+	t.Logf("of those that pass it, etcd's Status refuses %d, which are refused here too, and does not survive %d; of the rest, the outcome is the same for %d, and %d are refused here alone",
 		n.statusRefused, n.statusDied, n.same, n.stricter)
 	require.NotZero(t, n.refused+n.died, "no damage was found")
 	require.NotZero(t, n.same, "all files are beyond reading")
 }
 
-// checkerWantsMeta reports whether bbolt's checker stumbled on the header of a meta
-// page that holds no meta any more.
+// checkerWantsMeta reports whether bbolt's checker failed on the header of a meta
+// page that no longer holds a meta.
 func checkerWantsMeta(finding string, data []byte) bool {
 	for page := range 2 {
 		if strings.Contains(finding, fmt.Sprintf("Page expected to be: %d, but", page)) ||
@@ -106,24 +106,24 @@ func checkerWantsMeta(finding string, data []byte) bool {
 	return false
 }
 
-// The reference must see damage and soundness, and outlive what it can.
+// The reference must report damage and soundness, and survive what it can.
 func TestReference(t *testing.T) {
 	ref := startReference(t)
 	defer ref.stop()
 	path := churn(50).Write(t, filepath.Join(t.TempDir(), "db"), false)
 
-	v := ref.judge(t, path)
+	v := ref.verdict(t, path)
 	require.True(t, v.Check.ok() && v.Status.ok(), v)
 	require.Equal(t, churn(50).LiveKeys(), v.Status.Status.TotalKey)
 
 	require.NoError(t, ref.cmd.Process.Kill())
-	require.Equal(t, v, ref.judge(t, path), "the end of a process is not put down to the file")
+	require.Equal(t, v, ref.verdict(t, path), "the end of a process is not blamed on the file")
 
 	snaptest.Truncate(t, path, 100)
-	require.NotEmpty(t, ref.judge(t, path).Check.Error)
+	require.NotEmpty(t, ref.verdict(t, path).Check.Error)
 
 	deadly := without(churn(10), "meta").Write(t, filepath.Join(t.TempDir(), "db"), false)
-	v = ref.judge(t, deadly)
+	v = ref.verdict(t, deadly)
 	require.True(t, v.Check.ok())
 	require.Contains(t, v.Status.Died, "panic")
 }

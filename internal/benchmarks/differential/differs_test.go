@@ -12,7 +12,7 @@ import (
 	peer "go.etcd.io/etcd/etcdutl/v3/snapshot"
 )
 
-// What the README says of a db file that another process holds: etcd's Restore
+// What MIGRATION.md says about a db file that another process holds: etcd's Restore
 // copies it without a lock, its Status waits, and ours refuse it at once.
 func TestFileInUse(t *testing.T) {
 	path := churn(200).Write(t, filepath.Join(t.TempDir(), "db"), true)
@@ -47,8 +47,8 @@ func TestFileInUse(t *testing.T) {
 	require.NoError(t, <-answered)
 }
 
-// A damaged file that etcd restores when it does not check the digest, and that
-// ours refuses: it ends before its database does. Only free pages are missing.
+// A damaged file that etcd restores if it does not check the checksum, and that ours
+// refuses: it ends before its database does. Only free pages are missing.
 func TestDamageThatEtcdRestores(t *testing.T) {
 	path := churn(200).Write(t, filepath.Join(t.TempDir(), "db"), false)
 	snaptest.SetMetas(t, path, func(m *snaptest.Meta) { m.HighWater += 3 })

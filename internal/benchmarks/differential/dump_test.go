@@ -24,8 +24,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// restored is everything that a restored member consists of, in a form that
-// two of them can be compared in.
+// restored is everything that a restored member consists of, in a form that can be
+// compared.
 type restored struct {
 	Files   []string // paths, those of a separate WAL directory last
 	Buckets []bucketDump
@@ -37,7 +37,7 @@ type restored struct {
 	WALSnapshots []string
 
 	SnapMetadata string
-	SnapData     any      // the v2 store, its indexes taken out
+	SnapData     any      // the v2 store, without its indexes
 	SnapIndexes  []uint64 // those indexes, sorted
 }
 
@@ -160,8 +160,8 @@ func protoText(t testing.TB, m proto.Message) string {
 }
 
 // takeIndexes zeroes the created and modified indexes in a v2 store and returns
-// them, and sorts its lists, which is that of events: etcd adds the members in
-// the order of a map, so that only the sets are certain.
+// them. It also sorts the list of events: etcd adds the members in the order of a
+// map, so only the sets can be compared.
 func takeIndexes(t testing.TB, node any, taken []uint64) []uint64 {
 	t.Helper()
 	switch n := node.(type) {

@@ -51,7 +51,7 @@ func (h history) String() string {
 		h.seed, h.steps, h.compactEvery, h.unfinished, h.versioned)
 }
 
-// write makes a snapshot, without trailer, of the store at the end of its life.
+// write writes a snapshot, without trailer, of the store at the end of its life.
 func (h history) write(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -154,7 +154,7 @@ func compactHalf(t testing.TB, path string, rev int64) {
 }
 
 // randomKey draws from few keys, so that they get versions and are deleted and
-// made again; a few are long.
+// created again; a few are long.
 func randomKey(rng *rand.Rand) []byte {
 	key := fmt.Appendf(nil, "/registry/%c/%02d", 'a'+rng.IntN(5), rng.IntN(12))
 	switch rng.IntN(40) {

@@ -1,5 +1,5 @@
-// Package differential_test holds this module's package snapshot against
-// etcd's own: the same files in, the same answers and the same bytes out.
+// Package differential_test compares this module's package snapshot with etcd's
+// own: the same files in, the same results and the same bytes out.
 package differential_test
 
 import (
@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// requireSameStatus wants both to succeed and to agree in every field. The
+// requireSameStatus requires that both succeed and agree in every field. The
 // conversion does not compile unless the fields are the same.
 func requireSameStatus(t testing.TB, path string) snapshot.Status {
 	t.Helper()

@@ -26,7 +26,7 @@ const referenceEnv = "DIFFERENTIAL_REFERENCE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(referenceEnv) != "" {
-		if err := judgeAll(os.Stdin, os.Stdout); err != nil {
+		if err := serveQuestions(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -36,29 +36,29 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// verdict is what others make of a file.
+// verdict is what bbolt and etcd report for a file.
 type verdict struct {
-	Check  result // of bbolt's checker
-	Status result // of etcd's Status, if the checker finds nothing
+	Check  outcome // of bbolt's checker
+	Status outcome // of etcd's Status, if the checker finds nothing
 }
 
-type result struct {
+type outcome struct {
 	Status peer.Status `json:"status"`
 	Error  string      `json:"error"`
-	Died   string      `json:"died"` // how the reader ended instead of answering
+	Died   string      `json:"died"` // how the reader ended instead of returning
 }
 
-func (a result) ok() bool { return a.Error == "" && a.Died == "" }
+func (a outcome) ok() bool { return a.Error == "" && a.Died == "" }
 
-// The questions to the reference process, each followed by a path.
+// The requests to the reference process, each followed by a path.
 const (
 	askCheck  = "check "
 	askStatus = "status "
 )
 
-// judgeAll answers each line of in, a question, with a line of out.
-func judgeAll(in io.Reader, out io.Writer) error {
-	// A damaged file may ask for any amount of memory, or recurse for ever.
+// serveQuestions evaluates each line of in, a question, and writes a line to out.
+func serveQuestions(in io.Reader, out io.Writer) error {
+	// A damaged file may lead to any amount of memory, or endless recursion.
 	limit := unix.Rlimit{Cur: 16 << 30, Max: 16 << 30}
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &limit); err != nil {
 		return err
@@ -68,18 +68,18 @@ func judgeAll(in io.Reader, out io.Writer) error {
 	questions := bufio.NewScanner(in)
 	enc := json.NewEncoder(out)
 	for questions.Scan() {
-		if err := enc.Encode(judge(questions.Text())); err != nil {
+		if err := enc.Encode(evaluate(questions.Text())); err != nil {
 			return err
 		}
 	}
 	return questions.Err()
 }
 
-// judge catches the panics that can be caught, which spares new processes.
-func judge(question string) (a result) {
+// evaluate recovers from panics if possible, which saves new processes.
+func evaluate(question string) (a outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			a = result{Died: fmt.Sprint("panic: ", r)}
+			a = outcome{Died: fmt.Sprint("panic: ", r)}
 		}
 	}()
 	var err error
@@ -89,7 +89,7 @@ func judge(question string) (a result) {
 		a.Status, err = peer.NewV3(silent).Status(strings.TrimPrefix(question, askStatus))
 	}
 	if err != nil {
-		return result{Error: err.Error()}
+		return outcome{Error: err.Error()}
 	}
 	return a
 }
@@ -147,7 +147,7 @@ func (r *reference) stop() {
 	_ = r.pipe.Close()
 }
 
-func (r *reference) judge(t testing.TB, path string) (v verdict) {
+func (r *reference) verdict(t testing.TB, path string) (v verdict) {
 	t.Helper()
 	v.Check = r.ask(t, askCheck+path)
 	if v.Check.ok() {
@@ -156,10 +156,10 @@ func (r *reference) judge(t testing.TB, path string) (v verdict) {
 	return v
 }
 
-// ask puts a question. A process that ends is asked once more as a new one,
-// since a panic that was caught before may have left behind what ended it; only
-// the second end is put down to the file.
-func (r *reference) ask(t testing.TB, question string) result {
+// ask asks a question. If the process ends, ask repeats the question to a new one,
+// since an earlier recovered panic may be the cause; only the second end is blamed
+// on the file.
+func (r *reference) ask(t testing.TB, question string) outcome {
 	t.Helper()
 	a, alive := r.askOnce(question)
 	if !alive && a.Died != hangs {
@@ -175,18 +175,18 @@ func (r *reference) ask(t testing.TB, question string) result {
 }
 
 // askOnce is not alive if the process has ended, or has to be.
-func (r *reference) askOnce(question string) (a result, alive bool) {
+func (r *reference) askOnce(question string) (a outcome, alive bool) {
 	if _, err := fmt.Fprintln(r.stdin, question); err != nil {
-		return result{Died: "has ended before: " + err.Error()}, false
+		return outcome{Died: "has ended before: " + err.Error()}, false
 	}
 	if err := r.pipe.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return result{Died: err.Error()}, false
+		return outcome{Died: err.Error()}, false
 	}
 	switch err := r.output.Decode(&a); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return result{Died: hangs}, false
+		return outcome{Died: hangs}, false
 	case err != nil:
-		return result{Died: "ends the process"}, false
+		return outcome{Died: "ends the process"}, false
 	}
 	return a, true
 }

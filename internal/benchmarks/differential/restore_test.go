@@ -14,7 +14,7 @@ import (
 	peer "go.etcd.io/etcd/etcdutl/v3/snapshot"
 )
 
-// restoreCase is a configuration that both implementations take.
+// restoreCase is a configuration that both implementations accept.
 type restoreCase struct {
 	name    string
 	members int
@@ -87,7 +87,7 @@ func peerConfig(t *testing.T, cfg snapshot.RestoreConfig) peer.RestoreConfig {
 	return pc
 }
 
-// requireSameRestore restores with both and wants no difference.
+// requireSameRestore restores with both and requires that nothing differs.
 func requireSameRestore(t *testing.T, cfg snapshot.RestoreConfig) {
 	t.Helper()
 	pc := peerConfig(t, cfg)
@@ -104,7 +104,7 @@ func requireSameRestore(t *testing.T, cfg snapshot.RestoreConfig) {
 	st := requireSameStatus(t, filepath.Join(cfg.OutputDataDir, "member", "snap", "db"))
 	peerStatus, err := snapshot.New().Status(filepath.Join(pc.OutputDataDir, "member", "snap", "db"))
 	require.NoError(t, err)
-	st.TotalSize, peerStatus.TotalSize = 0, 0 // how many pages the edits leave behind is bbolt's affair
+	st.TotalSize, peerStatus.TotalSize = 0, 0 // the number of unused pages after the edits may differ
 	require.Equal(t, peerStatus, st)
 }
 
@@ -128,7 +128,7 @@ func TestRestoreOfSyntheticDatabases(t *testing.T) {
 		noKeys := content == "no key bucket" || content == "nothing but meta"
 		for _, name := range slices.Sorted(maps.Keys(layouts)) {
 			layout := layouts[name]
-			// A fifth of the combinations has every configuration and layout.
+			// A fifth of the combinations still has every configuration and layout.
 			if i++; i%5 != 0 {
 				continue
 			}
@@ -163,7 +163,7 @@ func TestRestoreWithoutTrailer(t *testing.T) {
 	requireSameRestore(t, cfg)
 }
 
-// The differences that are meant, each from both sides.
+// Deliberate differences, each from both sides.
 func TestRestoreDeliberateDifferences(t *testing.T) {
 	path := withTrailer(t, randomHistory(2).write(t))
 	base := restoreCase{members: 1}.configs(t, path)[0]
