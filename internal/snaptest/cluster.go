@@ -16,7 +16,7 @@ import (
 // Member is one member of [StartCluster]: the Config fields of the same names.
 type Member struct {
 	Name    string
-	DataDir string // restored; empty makes a fresh member
+	DataDir string // restored; empty starts a new member
 	WALDir  string
 	PeerURL string
 }
@@ -63,8 +63,8 @@ func StartCluster(tb testing.TB, members []Member, opts ...Option) []*Etcd {
 	return cluster
 }
 
-// StopAll stops the followers at the same time and then the leader, who would
-// otherwise try for seconds to hand over to one that is going too.
+// StopAll stops the followers at the same time and then the leader, which would
+// otherwise try for seconds to hand over to a follower that stops too.
 func StopAll(cluster []*Etcd) {
 	var wg sync.WaitGroup
 	var leaders []*Etcd
@@ -111,8 +111,8 @@ func Join(tb testing.TB, e *Etcd, name string, learner bool, opts ...Option) *Et
 	}}, opts...)...)
 }
 
-// FreePeerURLs returns n distinct loopback URLs whose ports are free now and
-// are not given out a second time by this process.
+// FreePeerURLs returns n distinct loopback URLs whose ports are free now. It returns
+// no port twice in one process.
 func FreePeerURLs(tb testing.TB, n int) []string {
 	tb.Helper()
 	urls := make([]string, n)
@@ -131,8 +131,8 @@ var given struct {
 	ports map[int]bool
 }
 
-// freeURL chooses below the range from which systems take the local ports of
-// outgoing connections, so that none of those takes the port before the bind.
+// freeURL chooses a port below the range of the local ports of outgoing connections,
+// so that none of those takes it before the bind.
 func freeURL() (url.URL, error) {
 	given.Lock()
 	defer given.Unlock()

@@ -46,7 +46,7 @@ var (
 // String names the field.
 func (f Field) String() string { return f.name }
 
-// at is the offset of the field of an element, or of the header.
+// at returns the offset of the field of an element, or of the header.
 func (f Field) at(data []byte, page uint64, element int) int {
 	at := int(page)*pageSizeOf(data) + f.off
 	if f.element {
@@ -79,7 +79,7 @@ func (f Field) get(data []byte, page uint64, element int) uint64 {
 	}
 }
 
-// Edit reads the file at path, lets f change it and writes back what f returns.
+// Edit reads the file at path, lets f change it and writes the result back.
 func Edit(tb testing.TB, path string, f func(data []byte) []byte) {
 	tb.Helper()
 	data, err := os.ReadFile(path)
@@ -177,7 +177,7 @@ func SetElementField(tb testing.TB, path string, page uint64, element int, f Fie
 	})
 }
 
-// CopyPage writes page from over page to, id and all.
+// CopyPage writes page from over page to, including its id.
 func CopyPage(tb testing.TB, path string, from, to uint64) {
 	tb.Helper()
 	Edit(tb, path, func(data []byte) []byte {
@@ -209,8 +209,8 @@ func SetMetas(tb testing.TB, path string, f func(*Meta)) {
 	SetMeta(tb, path, 1, f)
 }
 
-// FixTrailer makes the last 32 bytes the SHA-256 digest of what stands before
-// them, so that damage is not found by the digest.
+// FixTrailer sets the last 32 bytes to the SHA-256 of the bytes before them, so that
+// the checksum does not reveal damage.
 func FixTrailer(tb testing.TB, path string) {
 	tb.Helper()
 	Edit(tb, path, func(data []byte) []byte {
@@ -222,8 +222,8 @@ func FixTrailer(tb testing.TB, path string) {
 	})
 }
 
-// FixTrailerBytes is FixTrailer in memory. Data too short for a trailer, or of
-// a length that says there is none, it leaves alone.
+// FixTrailerBytes is FixTrailer in memory. It does not change data whose length
+// shows that it has no trailer.
 func FixTrailerBytes(data []byte) {
 	if len(data)%512 != sha256.Size {
 		return

@@ -98,7 +98,7 @@ func TestDamageElements(t *testing.T) {
 	require.Equal(t, uint64(1<<40), snaptest.ElementField(t, path, root, 1, snaptest.BranchPage))
 	snaptest.SetElementField(t, path, root, 1, snaptest.BranchPage, child)
 
-	// bbolt itself must see what was changed.
+	// bbolt itself must see the change.
 	key := []byte("\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00")
 	page, element := snaptest.Leaf(t, path, "key", key)
 	size := snaptest.ElementField(t, path, page, element, snaptest.LeafValueSize)
@@ -144,7 +144,7 @@ func TestMutate(t *testing.T) {
 			if bytes.Equal(data, sound) {
 				same++
 			}
-			// What is damaged can be damaged further.
+			// Damaged data can be damaged again.
 			again, _ := snaptest.Mutate(rng, data)
 			require.LessOrEqual(t, len(again), len(data))
 		}

@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// DB is a synthetic etcd database: a model of what its buckets hold, which
-// Write turns into a real bbolt file. It needs no server, and the same calls
-// make the same bytes. Methods that change it return it, so that calls chain.
-// It is not safe for concurrent use.
+// DB is a synthetic etcd database: a model of the buckets, which Write turns into a
+// real bbolt file. It needs no server, and the same calls give the same bytes.
+// Methods that change it return it, so that calls chain. It is not safe for
+// concurrent use.
 type DB struct {
 	rev     int64    // current main revision, 1 at the start as in etcd
 	sub     int64    // next sub revision within a Txn
@@ -37,7 +37,7 @@ var Buckets = []string{
 type record struct {
 	main, sub int64
 	tombstone bool
-	bump      bool // an entry with an empty value, as a revision bump makes it
+	bump      bool // an entry with an empty value, as a revision bump creates it
 	key       string
 	state     keyState
 }
@@ -46,7 +46,7 @@ type keyState struct {
 	create, version int64
 	lease           int64
 	value           string
-	size            int // of the made-up value of a Large key, which has no value here
+	size            int // of the generated value of a Large key, which has no value here
 }
 
 type node struct {
@@ -83,7 +83,7 @@ func (db *DB) Txn(f func()) *DB {
 	f()
 	db.inTxn = false
 	if db.sub == 0 {
-		db.rev-- // nothing changed, so nothing happened
+		db.rev-- // nothing changed, so there is no revision
 	}
 	return db
 }
@@ -104,7 +104,7 @@ func (db *DB) add(r record) {
 // Put sets a key.
 func (db *DB) Put(key, value string) *DB { return db.PutLease(key, value, 0) }
 
-// PutLease sets a key that a lease holds.
+// PutLease sets a key that is attached to a lease.
 func (db *DB) PutLease(key, value string, lease int64) *DB {
 	return db.put(key, keyState{value: value, lease: lease})
 }
@@ -120,7 +120,7 @@ func (db *DB) put(key string, s keyState) *DB {
 	return db
 }
 
-// Delete deletes a key. As in etcd, to delete what is not there is no revision.
+// Delete deletes a key. As in etcd, deleting a missing key creates no revision.
 func (db *DB) Delete(key string) *DB {
 	if _, ok := db.state[key]; !ok {
 		return db
@@ -131,7 +131,7 @@ func (db *DB) Delete(key string) *DB {
 	return db
 }
 
-// Large puts n keys with made-up values of valueSize bytes, one revision each.
+// Large puts n keys with generated values of valueSize bytes, one revision each.
 // The values are not held in memory; a few million keys are practical.
 func (db *DB) Large(n, valueSize int) *DB {
 	db.records = slices.Grow(db.records, n)
@@ -148,7 +148,7 @@ func (db *DB) Compact(rev int64) *DB {
 	return db.scheduled(rev).Raw("meta", "finishedCompactRev", string(revKey(rev, 0, false)))
 }
 
-// CompactPartially leaves a compaction at rev as it stands after its first n
+// CompactPartially leaves a compaction at rev in its state after the first n
 // removals: scheduled and not finished.
 func (db *DB) CompactPartially(rev int64, n int) *DB {
 	db.drop(rev, n)
@@ -188,8 +188,8 @@ func (db *DB) Bump(n int64) *DB {
 	return db.scheduled(db.rev)
 }
 
-// Revision is the main revision of the last record: what Status must say. It
-// is 0 without records.
+// Revision returns the main revision of the last record, which Status must report.
+// It is 0 without records.
 func (db *DB) Revision() int64 {
 	if len(db.records) == 0 {
 		return 0
@@ -197,8 +197,8 @@ func (db *DB) Revision() int64 {
 	return db.records[len(db.records)-1].main
 }
 
-// LiveKeys is the number of keys whose last record is no tombstone: what Status
-// must say. The empty key of a Bump counts, as it does for etcd.
+// LiveKeys returns the number of keys whose last record is not a tombstone, which
+// Status must report. The empty key of a Bump counts, as it does for etcd.
 func (db *DB) LiveKeys() int {
 	live := make(map[string]bool)
 	for _, r := range db.records {
@@ -211,10 +211,11 @@ func (db *DB) LiveKeys() int {
 	return len(live)
 }
 
-// Records is the number of entries of bucket "key" that the calls for keys made.
+// Records returns the number of entries of bucket "key" that the calls for keys
+// created.
 func (db *DB) Records() int { return len(db.records) }
 
-// Live returns what a server must answer for all keys, in key order.
+// Live returns what a server must return for all keys, in key order.
 func (db *DB) Live() []*mvccpb.KeyValue {
 	last := make(map[string]record)
 	for _, r := range db.records {
@@ -245,7 +246,7 @@ func (r record) keyValue() *mvccpb.KeyValue {
 	}
 }
 
-// entry is the record as it stands in bucket "key".
+// entry returns the record as it is stored in bucket "key".
 func (r record) entry() (key, value []byte, err error) {
 	key = revKey(r.main, r.sub, r.tombstone)
 	if r.bump {

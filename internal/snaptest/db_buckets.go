@@ -12,14 +12,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Raw sets one entry of a bucket, making the bucket if there is none. Nothing
-// is checked: a malformed revision key in "key" is written as it is.
+// Raw sets one entry of a bucket, and creates the bucket if there is none. It checks
+// nothing: a malformed revision key in "key" is written unchanged.
 func (db *DB) Raw(bucket, key, value string) *DB {
 	db.bucket(bucket).pairs[key] = []byte(value)
 	return db
 }
 
-// Remove takes an entry that Raw or its like has set out again.
+// Remove removes an entry that Raw or a similar method has set.
 func (db *DB) Remove(bucket, key string) *DB {
 	delete(db.bucket(bucket).pairs, key)
 	return db
@@ -34,13 +34,13 @@ func (db *DB) Bucket(name string, pairs map[string]string) *DB {
 	return db
 }
 
-// EmptyBucket makes a bucket if there is none.
+// EmptyBucket creates a bucket if there is none.
 func (db *DB) EmptyBucket(name string) *DB {
 	db.bucket(name)
 	return db
 }
 
-// DropBucket takes a bucket out, also one of [Buckets]; with "key" go all keys.
+// DropBucket removes a bucket, even one of [Buckets]; "key" includes all keys.
 func (db *DB) DropBucket(name string) *DB {
 	if name == "key" {
 		db.records = nil
@@ -49,8 +49,8 @@ func (db *DB) DropBucket(name string) *DB {
 	return db
 }
 
-// NestedBucket sets entries of a bucket within buckets, which etcd never has:
-// the names lead from the outermost to the innermost.
+// NestedBucket sets entries of a bucket within buckets, which etcd never has. The
+// names are in order from the outermost to the innermost.
 func (db *DB) NestedBucket(pairs map[string]string, names ...string) *DB {
 	n := db.bucket(names[0])
 	for _, name := range names[1:] {
@@ -83,8 +83,8 @@ func (db *DB) ConfState(voters ...uint64) *DB {
 	return db.Raw("meta", "confState", string(mustJSON(&raftpb.ConfState{Voters: voters})))
 }
 
-// StorageVersion sets the storage version, "3.6.0" say. Empty takes it out, as
-// before etcd 3.6.
+// StorageVersion sets the storage version, for example "3.6.0". The empty string
+// removes it, as before etcd 3.6.
 func (db *DB) StorageVersion(v string) *DB {
 	if v == "" {
 		return db.Remove("meta", "storageVersion")
@@ -115,13 +115,13 @@ func (db *DB) Alarm(member uint64, alarm etcdserverpb.AlarmType) *DB {
 	return db.Raw("alarm", mustProto(&etcdserverpb.AlarmMember{MemberID: member, Alarm: alarm}), "")
 }
 
-// Password is the password of every user that AuthUser makes.
+// Password is the password of every user that AuthUser creates.
 const Password = "secret"
 
 // passwordHash is bcrypt of Password at the lowest cost.
 const passwordHash = "$2a$04$Ynp9KMTFs9qxOo8kZL0oX.opxIq6JOD6ldx1ew5b3V5hYQirPzt4."
 
-// AuthUser makes a user with the password [Password].
+// AuthUser creates a user with the password [Password].
 func (db *DB) AuthUser(name string, roles ...string) *DB {
 	return db.Raw("authUsers", name, mustProto(&authpb.User{
 		Name: []byte(name), Password: []byte(passwordHash), Roles: roles,
@@ -129,8 +129,8 @@ func (db *DB) AuthUser(name string, roles ...string) *DB {
 	}))
 }
 
-// AuthRole makes a role that may read and write the keys from key up to, and
-// without, rangeEnd.
+// AuthRole creates a role that may read and write the keys from key up to rangeEnd,
+// exclusive.
 func (db *DB) AuthRole(name, key, rangeEnd string) *DB {
 	return db.Raw("authRoles", name, mustProto(&authpb.Role{
 		Name: []byte(name),

@@ -81,7 +81,7 @@ func TestDBAgreesWithReaders(t *testing.T) {
 	}
 }
 
-// checkStream wants a file as a server streams it.
+// checkStream requires a file as a server streams it.
 func checkStream(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -133,8 +133,8 @@ func checkRecords(t *testing.T, db *snaptest.DB, path string) {
 	}))
 }
 
-// checkStore reads the keys with etcd's own store, which also finishes a
-// compaction that is under way.
+// checkStore reads the keys with etcd's own store, which also finishes a scheduled
+// compaction.
 func checkStore(t *testing.T, db *snaptest.DB, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)

@@ -14,20 +14,20 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// PageSize sets the page size in bytes, 4096 at first.
+// PageSize sets the page size in bytes; the default is 4096.
 func (db *DB) PageSize(n int) *DB {
 	db.pageSize = n
 	return db
 }
 
-// WithFreelist says whether the file holds a freelist page. etcd writes none.
+// WithFreelist sets whether the file has a freelist page. etcd writes none.
 func (db *DB) WithFreelist(synced bool) *DB {
 	db.freelist = synced
 	return db
 }
 
-// Fragment makes Write commit often, with entries that come and go between, so
-// that pages are half full, out of order, and many of them free.
+// Fragment makes Write commit often, and add and remove entries in between, so that
+// pages are half full, out of order, and many of them free.
 func (db *DB) Fragment() *DB {
 	db.fragment = true
 	return db
@@ -52,10 +52,10 @@ func (db *DB) Bytes(tb testing.TB, trailer bool) []byte {
 	return data
 }
 
-// WriteFile writes the database to path, replacing what is there. With trailer
+// WriteFile writes the database to path and replaces an existing file. With trailer
 // the file is as a server streams a snapshot: two equal meta pages, cut at the
-// high-water mark, the SHA-256 digest at the end. Without, it is as it lies in
-// a data directory: the file may be longer than the high-water mark.
+// high-water mark, the SHA-256 checksum at the end. Without, it is like the file in
+// a data directory: it may be longer than the high-water mark.
 func (db *DB) WriteFile(path string, trailer bool) (err error) {
 	raw := path
 	if trailer {
@@ -85,7 +85,7 @@ func (db *DB) WriteFile(path string, trailer bool) (err error) {
 	return stream(b, path)
 }
 
-// stream writes what a snapshot request would be answered with.
+// stream writes what a server would send for a snapshot request.
 func stream(b *bbolt.DB, path string) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -110,7 +110,7 @@ const (
 	batchBytes   = 32 << 20
 )
 
-// fill writes one bucket at a time: bbolt allots the pages of several changed
+// fill writes one bucket at a time: bbolt allocates the pages of several changed
 // buckets of one transaction in the random order of a map.
 func (db *DB) fill(b *bbolt.DB) error {
 	names := slices.Sorted(maps.Keys(db.buckets))
@@ -178,8 +178,8 @@ func fillNode(b *bbolt.Bucket, n *node) error {
 	return nil
 }
 
-// fillFragmented commits the records in small groups of a fixed shuffled order,
-// each with fillers before and after that a later commit takes out again.
+// fillFragmented commits the records in small groups in a fixed shuffled order, each
+// with fillers before and after that a later commit removes.
 func (db *DB) fillFragmented(b *bbolt.DB) error {
 	const group = 16
 	filler := func(i int) []byte { return append(revKey(int64(i)*group, 1<<40, false), 'x') }

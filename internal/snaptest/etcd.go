@@ -1,6 +1,6 @@
-// Package snaptest holds fixtures for tests and examples: an embedded etcd
+// Package snaptest has fixtures for tests and examples: an embedded etcd
 // ([Start], [StartCluster], [Run]), a builder of synthetic databases ([DB]),
-// damagers of database files, and checks that nothing was left behind
+// functions that damage database files, and checks that nothing is left
 // ([NoLeaks], [TreeList]). The library itself never imports it.
 package snaptest
 
@@ -24,21 +24,22 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Config says which etcd [Run] boots. The zero Config is a fresh member of its
-// own, in a temporary directory, on free loopback ports, without TLS.
+// Config is the configuration of the etcd that [Run] boots. The zero Config is a new
+// cluster of one member, in a temporary directory, on free loopback ports, without
+// TLS.
 type Config struct {
 	// Name of the member, "default" if empty.
 	Name string
 
-	// DataDir is the data directory: a restored one, or one to be made. Empty
+	// DataDir is the data directory: a restored one, or one to create. Empty
 	// means a temporary directory that Stop removes.
 	DataDir string
 
 	// WALDir is the WAL directory, inside DataDir if empty.
 	WALDir string
 
-	// PeerURL is the peer URL to advertise. A loopback URL is listened on; for
-	// any other, and for an empty one, a free loopback port is.
+	// PeerURL is the peer URL to advertise. The member listens on it if it is a
+	// loopback URL, and otherwise, or if it is empty, on a free loopback port.
 	PeerURL string
 
 	// InitialCluster is "name=url,...", this member alone if empty. It is
@@ -52,22 +53,21 @@ type Config struct {
 	// been added. See Join.
 	Existing bool
 
-	// TLS serves clients with a certificate of a CA made for this server.
-	// ClientCertAuth wants one from them too, and implies TLS.
+	// TLS serves clients with a certificate of a CA created for this server.
+	// ClientCertAuth requires one from them too, and implies TLS.
 	TLS            bool
 	ClientCertAuth bool
 
-	// SnapshotCount is the number of entries between raft snapshots, and
-	// QuotaBytes the size from which on writes raise an alarm. Zero means
-	// etcd's defaults.
+	// SnapshotCount is the number of entries between raft snapshots. QuotaBytes is
+	// the size above which writes raise an alarm. Zero means etcd's defaults.
 	SnapshotCount uint64
 	QuotaBytes    int64
 
-	// Logger gets etcd's log. Nil means silence; what etcd last warned of is
-	// then part of the error if it does not come up.
+	// Logger gets etcd's log. If it is nil, etcd does not log, and if it does not
+	// start, the error has its last warnings.
 	Logger *zap.Logger
 
-	// Configure has the last word on the configuration.
+	// Configure may change the configuration at the end.
 	Configure func(*embed.Config)
 }
 
@@ -79,7 +79,7 @@ func From(dataDir, walDir string) Option {
 	return func(c *Config) { c.DataDir, c.WALDir = dataDir, walDir }
 }
 
-// WithTLS serves TLS, and asks for client certificates if mutual.
+// WithTLS serves TLS, and requires client certificates if mutual.
 func WithTLS(mutual bool) Option {
 	return func(c *Config) { c.TLS, c.ClientCertAuth = true, mutual }
 }
@@ -123,12 +123,12 @@ func Start(tb testing.TB, opts ...Option) *Etcd {
 	return e
 }
 
-// bootTimeout is generous: it only ends tests that would otherwise hang.
+// bootTimeout is generous: it only ends tests that would hang otherwise.
 const bootTimeout = 2 * time.Minute
 
 // Run boots an etcd and returns when it serves clients. The caller stops it.
-// On error nothing runs, and a temporary directory is gone; a DataDir named by
-// the caller may have been written to.
+// On error nothing runs, and a temporary directory is removed; a DataDir of the
+// caller may have been written to.
 func Run(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 	if cfg.Name == "" {
 		cfg.Name = embed.DefaultName
@@ -170,14 +170,14 @@ func Run(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 		err = fmt.Errorf("wait for etcd to serve: %w", ctx.Err())
 	}
 	if errors.Is(err, context.Canceled) {
-		return nil, err // the caller gave up, so the log does not matter
+		return nil, err // cancelled by the caller: the log does not matter
 	}
 	return nil, warnings.explain(err)
 }
 
-// listen starts the server. A port can be taken between its choice and the
-// bind: then one of our own choice is replaced at once, and one that the caller
-// named is waited for.
+// listen starts the server. Another process can take a port between its choice and
+// the bind. listen then replaces a port that it has chosen, and waits for one that
+// the caller has named.
 func (e *Etcd) listen(ctx context.Context, cfg Config, lg *zap.Logger) error {
 	for attempt := 0; ; attempt++ {
 		ec, err := e.embedConfig(cfg, lg)
@@ -240,7 +240,7 @@ func (e *Etcd) embedConfig(cfg Config, lg *zap.Logger) (*embed.Config, error) {
 
 	ec.TickMs, ec.ElectionMs = 50, 500
 	ec.UnsafeNoFsync = true
-	ec.StrictReconfigCheck = false // wants members connected for 5 s before one more may join
+	ec.StrictReconfigCheck = false // it requires members to be connected for 5 s before another may join
 	ec.EnableGRPCGateway = false
 	ec.BcryptCost = uint(bcrypt.MinCost)
 	if cfg.SnapshotCount > 0 {
@@ -259,7 +259,7 @@ func (e *Etcd) Endpoint() string {
 	return e.Server.Config().AdvertiseClientUrls[0].String()
 }
 
-// ClientConfig reaches this one member, with the certificates it wants.
+// ClientConfig reaches this one member, with the certificates that it requires.
 func (e *Etcd) ClientConfig() clientv3.Config {
 	return clientv3.Config{
 		Endpoints:   []string{e.Endpoint()},
@@ -269,8 +269,8 @@ func (e *Etcd) ClientConfig() clientv3.Config {
 	}
 }
 
-// TLSConfig trusts the server's CA and, if asked, brings a client certificate.
-// It is nil without TLS.
+// TLSConfig trusts the server's CA and, if asked, has a client certificate. It is
+// nil without TLS.
 func (e *Etcd) TLSConfig(clientCert bool) *tls.Config {
 	if e.certs == nil {
 		return nil
@@ -278,8 +278,8 @@ func (e *Etcd) TLSConfig(clientCert bool) *tls.Config {
 	return e.certs.clientTLS(clientCert)
 }
 
-// Client returns a client of this member, the same one each time. Stop closes
-// it. It panics if a client cannot be made, which takes a broken ClientConfig.
+// Client returns a client of this member, the same one each time. Stop closes it.
+// It panics if it cannot create a client, which only a broken ClientConfig causes.
 func (e *Etcd) Client() *clientv3.Client {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -293,13 +293,13 @@ func (e *Etcd) Client() *clientv3.Client {
 	return e.client
 }
 
-// Leads says whether the member takes itself for the leader.
+// Leads reports whether the member considers itself the leader.
 func (e *Etcd) Leads() bool {
 	return e.Server.Server.Leader() == e.Server.Server.MemberID()
 }
 
-// Stop closes the client, stops the member, and removes what was temporary. It
-// may be called again.
+// Stop closes the client, stops the member, and removes a temporary data directory.
+// It may be called again.
 func (e *Etcd) Stop() {
 	e.stopOnce.Do(func() {
 		e.mu.Lock()

@@ -21,13 +21,12 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// Script is what a [FakeServer] does with one Snapshot call. What it returns
-// ends the stream: nil as a server that is done does, an error with its gRPC
-// status.
+// Script handles one Snapshot call of a [FakeServer]. Its result ends the stream:
+// nil like a server that has sent everything, an error with its gRPC status.
 type Script func(*SnapshotCall) error
 
-// FakeServer is a gRPC server on a loopback port with which etcd's client can
-// talk, and whose snapshots go wrong as its [Script] says.
+// FakeServer is a gRPC server for etcd's client, on a loopback port. Its [Script]
+// sets how its snapshots go wrong.
 type FakeServer struct {
 	pb.UnimplementedMaintenanceServer
 	pb.UnimplementedClusterServer
@@ -38,15 +37,15 @@ type FakeServer struct {
 	listener *recordingListener
 
 	mu       sync.Mutex
-	hang     bool // logins get no answer
+	hang     bool // logins get no response
 	hashKV   func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	tokens   []string
-	released chan struct{} // one value for each call that was let go of
+	released chan struct{} // one value for each call that the client released
 }
 
 // Serve starts a server that runs script for each Snapshot call, and stops it
-// when the test ends. It also logs everybody in, each time with a new token,
-// and answers MemberList with a member for each of memberURLs.
+// when the test ends. It also accepts every login, each time with a new token, and
+// returns a member for each of memberURLs from MemberList.
 func Serve(tb testing.TB, script Script, memberURLs ...string) *FakeServer {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +66,7 @@ func Serve(tb testing.TB, script Script, memberURLs ...string) *FakeServer {
 	go func() { done <- g.Serve(s.listener) }()
 	tb.Cleanup(func() {
 		g.Stop()
-		// A server that is stopped before it has begun says so.
+		// Serve also returns an error if the server is stopped before it starts.
 		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			tb.Errorf("fake server: %v", err)
 		}
@@ -91,15 +90,15 @@ func (s *FakeServer) Tokens() []string {
 	return append([]string(nil), s.tokens...)
 }
 
-// WaitReleased waits until a call whose script was still busy has been let go
-// of: the context of its stream ended, as it does for a real server that then
-// closes its read transaction.
+// WaitReleased waits until the client has released a call whose script was still
+// running: the context of its stream ended. A real server then closes its read
+// transaction.
 func (s *FakeServer) WaitReleased(tb testing.TB) {
 	tb.Helper()
 	select {
 	case <-s.released:
 	case <-time.After(leakPatience):
-		tb.Error("the client did not let go of the stream")
+		tb.Error("the client did not release the stream")
 	}
 }
 
@@ -127,7 +126,7 @@ func (s *FakeServer) MemberList(context.Context, *pb.MemberListRequest) (*pb.Mem
 	return resp, nil
 }
 
-// HangLogins has logins get no answer until the client lets go of them.
+// HangLogins makes logins hang until the client releases them.
 func (s *FakeServer) HangLogins() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +159,7 @@ type SnapshotCall struct {
 	stream pb.Maintenance_SnapshotServer
 }
 
-// Context ends when the client lets go of the stream.
+// Context ends when the client releases the stream.
 func (c *SnapshotCall) Context() context.Context { return c.stream.Context() }
 
 // Send sends one message.
@@ -171,15 +170,15 @@ func (c *SnapshotCall) Send(blob []byte, remaining int64) error {
 // SendRaw sends wire as a message, well-formed or not.
 func (c *SnapshotCall) SendRaw(wire []byte) error {
 	msg := new(pb.SnapshotResponse)
-	msg.ProtoReflect().SetUnknown(wire) // which is marshalled as it is
+	msg.ProtoReflect().SetUnknown(wire) // marshalled unchanged
 	return c.stream.Send(msg)
 }
 
 // SendDB sends db as a real server does, without the trailer.
 func (c *SnapshotCall) SendDB(db []byte) error { return c.SendPart(db, len(db), 0) }
 
-// SendPart sends part in chunks and says before each what remains of total
-// bytes, plus lie.
+// SendPart sends part in chunks. Each states how many of total bytes remain, plus
+// lie.
 func (c *SnapshotCall) SendPart(part []byte, total int, lie int64) error {
 	for sent := 0; sent < len(part); {
 		n := min(c.Chunk, len(part)-sent)
@@ -200,13 +199,13 @@ func (c *SnapshotCall) SendSnapshot(db []byte) error {
 	return c.Send(sum[:], 0)
 }
 
-// Stall sends nothing until the client lets go.
+// Stall sends nothing until the client releases the stream.
 func (c *SnapshotCall) Stall() error {
 	<-c.Context().Done()
 	return c.letGo()
 }
 
-// Flood sends messages without bytes until the client lets go.
+// Flood sends messages without bytes until the client releases the stream.
 func (c *SnapshotCall) Flood(remaining int64) error {
 	for c.Send(nil, remaining) == nil {
 	}
@@ -219,8 +218,8 @@ func (c *SnapshotCall) letGo() error {
 	return c.Context().Err()
 }
 
-// Reset breaks the TCP connection of the client, without a word of HTTP/2. What
-// was sent before may be lost.
+// Reset breaks the TCP connection of the client, without an HTTP/2 frame. Data sent
+// before may be lost.
 func (c *SnapshotCall) Reset() error {
 	p, ok := peer.FromContext(c.Context())
 	if !ok {
@@ -233,7 +232,7 @@ func (c *SnapshotCall) Reset() error {
 	return nil
 }
 
-// Opaque returns size bytes that look like no database, the same each time.
+// Opaque returns size bytes that do not look like a database, the same each time.
 func Opaque(size int) []byte {
 	b := make([]byte, 0, size+8)
 	r := rand.New(rand.NewPCG(1, uint64(size)))
@@ -243,8 +242,7 @@ func Opaque(size int) []byte {
 	return b[:size]
 }
 
-// SilentEndpoint is a URL at which connections are accepted and nothing is ever
-// said.
+// SilentEndpoint returns a URL that accepts connections and never sends anything.
 func SilentEndpoint(tb testing.TB) string {
 	tb.Helper()
 	var conns []net.Conn
@@ -256,8 +254,8 @@ func SilentEndpoint(tb testing.TB) string {
 	return Accept(tb, func(c net.Conn) { conns = append(conns, c) })
 }
 
-// Accept is a URL at which each connection is handed to serve, on one goroutine.
-// The test ends when serve has returned.
+// Accept returns a URL. It passes each connection to serve, on one goroutine. The
+// test ends when serve has returned.
 func Accept(tb testing.TB, serve func(net.Conn)) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -289,7 +287,7 @@ func Forward(dst io.Writer, src io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{dst}, struct{ io.Reader }{src})
 }
 
-// RefusingEndpoint is a URL at which connections are refused.
+// RefusingEndpoint returns a URL that refuses connections.
 func RefusingEndpoint(tb testing.TB) string {
 	tb.Helper()
 	return FreePeerURLs(tb, 1)[0]

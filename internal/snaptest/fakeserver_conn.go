@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// recordingListener keeps its connections, and the first bytes that came over
-// each.
+// recordingListener records its connections, and the first bytes received on each.
 type recordingListener struct {
 	net.Listener
 
@@ -74,8 +73,8 @@ const (
 	defaultWindow      = 65535
 )
 
-// Windows returns how many bytes the client that connected last lets the server
-// send ahead, in one stream and over the connection, as it said at the start.
+// Windows returns how many bytes the client that connected last allows the server to
+// send ahead, in one stream and over the connection, by its first frames.
 func (s *FakeServer) Windows(tb testing.TB) (stream, conn int) {
 	tb.Helper()
 	s.listener.mu.Lock()

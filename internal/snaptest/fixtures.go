@@ -15,7 +15,7 @@ import (
 	"etcd.example/snapshot/internal/durable"
 )
 
-// History is a database with updates, deletions and keys that came back.
+// History returns a database with updates, deletions and keys created again.
 func History(tb testing.TB) *DB {
 	tb.Helper()
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -40,14 +40,14 @@ func SmallFile(tb testing.TB) string {
 	return History(tb).Write(tb, filepath.Join(tb.TempDir(), "snap.db"), true)
 }
 
-// WithTrailer is a snapshot of db: db and its checksum.
+// WithTrailer returns a snapshot of db: db and its checksum.
 func WithTrailer(db []byte) []byte {
 	sum := sha256.Sum256(db)
 	return append(slices.Clip(db), sum[:]...)
 }
 
-// MemoryDir is a new directory, in memory if there is plenty: these tests make
-// tens of thousands of files.
+// MemoryDir returns a new directory, in memory if there is enough: these tests
+// create tens of thousands of files.
 func MemoryDir(tb testing.TB) string {
 	tb.Helper()
 	const memory, plenty = "/dev/shm", 1 << 30
@@ -68,13 +68,13 @@ func MemoryDir(tb testing.TB) string {
 	return dir
 }
 
-// RevisionKey is the key of a record; mark is "t" for a tombstone.
+// RevisionKey returns the key of a record; mark is "t" for a tombstone.
 func RevisionKey(main, sub int, mark string) string {
 	b := append(binary.BigEndian.AppendUint64(nil, uint64(main)), '_')
 	return string(binary.BigEndian.AppendUint64(b, uint64(sub))) + mark
 }
 
-// AsSnapshot makes a snapshot of a db file.
+// AsSnapshot turns a db file into a snapshot.
 func AsSnapshot(tb testing.TB, path string) string {
 	tb.Helper()
 	b, err := os.ReadFile(path)

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// leakPatience bounds how long NoLeaks waits for what is on its way out.
+// leakPatience bounds how long NoLeaks waits for goroutines and files to end.
 var leakPatience = 10 * time.Second
 
-// NoLeaks notes the goroutines and, on Linux, the open files of the process,
-// and fails the test if there are others when it ends. Call it first, so that
-// its check runs after all other cleanups; not in parallel tests.
+// NoLeaks records the goroutines and, on Linux, the open files of the process,
+// and fails the test if there are others when it ends. Call it first, so that its
+// check runs after all other cleanups, and not in parallel tests.
 func NoLeaks(tb testing.TB) {
 	tb.Helper()
 	goroutines, files := Goroutines(), OpenFiles()
@@ -37,8 +37,8 @@ func NoLeaks(tb testing.TB) {
 	})
 }
 
-// leaked tells goroutines and files apart by identity: a count would let one
-// that an earlier test is still winding down make room for one that leaks.
+// leaked compares goroutines and files by identity. With a count, one of an earlier
+// test that ends meanwhile would hide one that leaks.
 func leaked(before map[string]string, files map[string]int) string {
 	var b strings.Builder
 	for id, stack := range Goroutines() {
@@ -54,8 +54,8 @@ func leaked(before map[string]string, files map[string]int) string {
 	return b.String()
 }
 
-// Goroutines returns the stack of each goroutine by its number. The one that
-// delivers signals is left out: it starts when first needed and never ends.
+// Goroutines returns the stack of each goroutine by its number, without the one that
+// delivers signals: it starts when first needed and never ends.
 func Goroutines() map[string]string {
 	buf := make([]byte, 1<<20)
 	n := runtime.Stack(buf, true)
@@ -83,8 +83,8 @@ func goroutineID(stack string) string {
 	return id
 }
 
-// OpenFiles counts what the descriptors of the process refer to, where /proc
-// shows them. Go's poller opens two of its own at first use, which are no leak.
+// OpenFiles counts what the descriptors of the process refer to, if /proc shows
+// them. It omits the two that Go's poller opens at first use.
 func OpenFiles() map[string]int {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -94,16 +94,15 @@ func OpenFiles() map[string]int {
 	for _, fd := range fds {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
 		if err != nil || strings.HasPrefix(target, "anon_inode:[event") {
-			continue // the descriptor of this very listing is closed by now
+			continue // the descriptor of this listing is closed by now
 		}
 		files[target]++
 	}
 	return files
 }
 
-// TreeList lists what is below dir, sorted, directories with a final slash, the
-// paths relative to dir and with forward slashes. A dir that does not exist
-// holds nothing.
+// TreeList lists what is below dir, sorted, as paths relative to dir with forward
+// slashes; directories end in a slash. The list is empty if dir does not exist.
 func TreeList(tb testing.TB, dir string) []string {
 	tb.Helper()
 	var names []string

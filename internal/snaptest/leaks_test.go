@@ -11,7 +11,7 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// recorder is a testing.TB whose failures are looked at, not reported.
+// recorder is a testing.TB that records failures and does not report them.
 type recorder struct {
 	testing.TB
 	cleanups []func()
@@ -24,7 +24,7 @@ func (r *recorder) Errorf(string, ...any) { r.failed = true }
 
 func TestNoLeaks(t *testing.T) {
 	ending := make(chan struct{})
-	go func() { <-ending }() // of an earlier test, so to speak
+	go func() { <-ending }() // stands for one of an earlier test
 	for name, tc := range map[string]struct {
 		leak func() (mend func())
 		want bool
@@ -32,7 +32,7 @@ func TestNoLeaks(t *testing.T) {
 		"nothing": {func() func() { return func() {} }, false},
 		"goroutine": {func() func() {
 			stop := make(chan struct{})
-			close(ending) // must not make up for the one that leaks
+			close(ending) // must not hide the one that leaks
 			go func() { <-stop }()
 			return func() { close(stop) }
 		}, true},

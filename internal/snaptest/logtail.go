@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// logTail keeps the last warnings of a server that is otherwise silent. What
-// ends the process is printed: nothing can ask for it any more.
+// logTail keeps the last warnings of a server that does not log otherwise. It prints
+// what ends the process, because it could not be read afterwards.
 type logTail struct {
 	mu    sync.Mutex
 	lines []string

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// WritableMemory is how many bytes the process has mapped that it can write to
-// and that are no file.
+// WritableMemory returns how many bytes the process has mapped writable that do not
+// belong to a file.
 func WritableMemory(tb testing.TB) (n int64) {
 	tb.Helper()
 	mappings, err := os.ReadFile("/proc/self/maps")

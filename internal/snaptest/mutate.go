@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// Mutate damages a database file in memory at random, knowing what stands
-// where, and says how. It works in place; what it returns shares data's memory
-// and may be shorter. It takes any data, also what it has damaged before. A
-// trailer is left as it was: see [FixTrailerBytes].
+// Mutate damages a database file in memory at random, guided by its format, and
+// describes how. It works in place; the result shares data's memory and may be
+// shorter. It takes any data, even data that it has damaged before. It does not
+// change a trailer: see [FixTrailerBytes].
 func Mutate(rng *rand.Rand, data []byte) (damaged []byte, desc string) {
-	// Mostly a single wound, for a second one often hides the first.
+	// Mostly a single change, because a second one often hides the first.
 	n := 1
 	for n < 4 && rng.IntN(4) == 0 {
 		n++
@@ -36,7 +36,7 @@ type damager struct {
 	desc string
 }
 
-// kinds repeats what is worth repeating.
+// kinds repeats the kinds that are to be more frequent.
 var kinds = []func(*damager){
 	(*damager).truncate,
 	(*damager).flip, (*damager).flip,
@@ -49,7 +49,7 @@ var kinds = []func(*damager){
 	(*damager).meta, (*damager).meta,
 }
 
-func (d *damager) say(format string, args ...any) { d.desc = fmt.Sprintf(format, args...) }
+func (d *damager) describe(format string, args ...any) { d.desc = fmt.Sprintf(format, args...) }
 
 func (d *damager) truncate() {
 	n := d.rng.IntN(len(d.data))
@@ -61,14 +61,14 @@ func (d *damager) truncate() {
 			n += 32
 		}
 	}
-	d.say("truncate %d to %d bytes", len(d.data), n)
+	d.describe("truncate %d to %d bytes", len(d.data), n)
 	d.data = d.data[:n]
 }
 
 func (d *damager) flip() {
 	off, bit := d.offset(), d.rng.IntN(8)
 	d.data[off] ^= 1 << bit
-	d.say("flip bit %d at %d", bit, off)
+	d.describe("flip bit %d at %d", bit, off)
 }
 
 func (d *damager) scribble() {
@@ -85,10 +85,10 @@ func (d *damager) scribble() {
 			b[i] = byte(d.rng.Uint32())
 		}
 	}
-	d.say("%d bytes of %s at %d", len(b), kind, off)
+	d.describe("%d bytes of %s at %d", len(b), kind, off)
 }
 
-// offset is anywhere, more often at the start of a page, where structure is.
+// offset returns any offset, more often at the start of a page, where headers are.
 func (d *damager) offset() int {
 	if pages := d.pages(); pages > 0 && d.rng.IntN(2) == 0 {
 		return d.rng.IntN(pages)*pageSizeOf(d.data) + d.rng.IntN(256)
@@ -119,8 +119,8 @@ func (d *damager) pickElement(p PageHeader) int {
 	return d.rng.IntN(min(int(p.Count), (pageSizeOf(d.data)-pageHeaderSize)/elementSize))
 }
 
-// value is a number that breaks things: near what stands there, at a limit, or
-// one that is right elsewhere.
+// value returns a number that is likely to do damage: near the current one, at a
+// limit, or valid elsewhere.
 func (d *damager) value(old uint64) uint64 {
 	switch d.rng.IntN(4) {
 	case 0:
@@ -138,13 +138,13 @@ func (d *damager) value(old uint64) uint64 {
 	}
 }
 
-// anyPage is the id of a page, or of the first one that is not there.
+// anyPage returns the id of a page, or of the first one beyond the end.
 func (d *damager) anyPage() uint64 { return uint64(d.rng.IntN(d.pages() + 1)) }
 
 func (d *damager) setField(f Field, page uint64, element int, value uint64) {
 	old := f.get(d.data, page, element)
 	f.set(d.data, page, element, value)
-	d.say("page %d element %d: %v from %#x to %#x", page, element, f, old, f.get(d.data, page, element))
+	d.describe("page %d element %d: %v from %#x to %#x", page, element, f, old, f.get(d.data, page, element))
 }
 
 func (d *damager) header() {
@@ -182,17 +182,17 @@ func (d *damager) swapElements() {
 	for k := range elementSize {
 		d.data[a+k], d.data[b+k] = d.data[b+k], d.data[a+k]
 	}
-	d.say("page %d: swap elements %d and %d", p.ID, i, j)
+	d.describe("page %d: swap elements %d and %d", p.ID, i, j)
 }
 
-// page puts one page over another, as it is or with the id that belongs there.
+// page copies one page over another, unchanged or with the id of the other.
 func (d *damager) page() {
 	if d.pages() == 0 {
 		d.flip()
 		return
 	}
 	from, to := uint64(d.rng.IntN(d.pages())), uint64(d.rng.IntN(d.pages()))
-	d.say("page %d over page %d", from, to)
+	d.describe("page %d over page %d", from, to)
 	copyPage(d.data, from, to)
 	if d.rng.IntN(2) == 0 {
 		PageID.set(d.data, to, 0, to)
@@ -200,7 +200,7 @@ func (d *damager) page() {
 	}
 }
 
-// reference makes a branch element or a bucket lead to another page.
+// reference makes a branch element or a bucket refer to another page.
 func (d *damager) reference() {
 	p, ok := d.pick(BranchFlag, LeafFlag)
 	if !ok {
@@ -212,14 +212,14 @@ func (d *damager) reference() {
 		d.setField(BranchPage, p.ID, i, d.anyPage())
 		return
 	}
-	// Any entry becomes a bucket if it is none.
+	// Turn any entry into a bucket.
 	LeafFlags.set(d.data, p.ID, i, 1)
 	at := uint64(LeafFlags.at(d.data, p.ID, i)) + LeafPos.get(d.data, p.ID, i) + LeafKeySize.get(d.data, p.ID, i)
 	to := d.anyPage()
 	if at+8 <= uint64(len(d.data)) {
 		binary.NativeEndian.PutUint64(d.data[at:], to)
 	}
-	d.say("page %d element %d: a bucket with root %d", p.ID, i, to)
+	d.describe("page %d element %d: a bucket with root %d", p.ID, i, to)
 }
 
 // meta forges one meta page or both, with a correct checksum.
@@ -257,9 +257,9 @@ func (d *damager) meta() {
 	case 8:
 		m.Sequence = d.value(m.Sequence)
 	}
-	// The other meta page first: page 0 says where page 1 is.
+	// The other meta page first: page 0 determines where page 1 is.
 	for n := last; n >= first; n-- {
 		m.put(d.data, n)
 	}
-	d.say("forge meta pages %d to %d: %+v", first, last, m)
+	d.describe("forge meta pages %d to %d: %+v", first, last, m)
 }

@@ -14,7 +14,7 @@ const (
 	FreelistFlag = 0x10
 )
 
-// Sizes in bytes of what bbolt lays out on a page.
+// Sizes in bytes of the parts of a page.
 const (
 	pageHeaderSize = 16
 	elementSize    = 16 // of a branch and of a leaf alike
@@ -29,8 +29,8 @@ type PageHeader struct {
 	Overflow uint32 // pages that follow and belong to it
 }
 
-// Meta is what a meta page says. The checksum is not part of it: it is right
-// when a Meta is written.
+// Meta is the content of a meta page without the checksum, which is computed when a
+// Meta is written.
 type Meta struct {
 	Magic     uint32
 	Version   uint32
@@ -73,7 +73,7 @@ func (m Meta) put(data []byte, n int) {
 	order.PutUint64(b[56:], sum.Sum64())
 }
 
-// ValidMeta reports whether bbolt would take meta page 0 or 1 for one.
+// ValidMeta reports whether meta page 0 or 1 is valid for bbolt.
 func ValidMeta(data []byte, n int) bool {
 	m, end := ParseMeta(data, n), (n+1)*pageSizeOf(data)
 	summed := bytes.Clone(data[:end])
@@ -81,7 +81,7 @@ func ValidMeta(data []byte, n int) bool {
 	return m.Magic == 0xED0CDAED && m.Version == 2 && bytes.Equal(summed, data[:end])
 }
 
-// pageSizeOf believes meta page 0 if it names a page size, and says 4096 if not.
+// pageSizeOf returns the page size in meta page 0 if it is one, and 4096 if not.
 func pageSizeOf(data []byte) int {
 	if len(data) >= pageHeaderSize+metaSize {
 		size := binary.NativeEndian.Uint32(data[pageHeaderSize+8:])

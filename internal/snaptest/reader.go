@@ -10,7 +10,7 @@ import (
 type FaultyReaderAt struct {
 	io.ReaderAt
 	FailAt int64
-	Err    error // io.EOF: the first half of the bytes come all the same
+	Err    error // with io.EOF the first half of the bytes is still read
 
 	reads atomic.Int64
 }
@@ -30,7 +30,7 @@ func (r *FaultyReaderAt) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Hit reports whether the read that fails has come.
+// Hit reports whether the read that fails has happened.
 func (r *FaultyReaderAt) Hit() bool { return r.reads.Load() > r.FailAt }
 
 // CountingReaderAt adds up the bytes that are read. It is safe for concurrent use.

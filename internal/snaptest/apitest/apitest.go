@@ -1,4 +1,4 @@
-// Package apitest has what the tests of several packages need to call the API.
+// Package apitest has functions with which tests of several packages call the API.
 package apitest
 
 import (
@@ -30,16 +30,16 @@ type Manager interface {
 	RestoreFrom(ctx context.Context, r io.Reader, cfg snapshot.RestoreConfig) error
 }
 
-// onFS writes to a file system of the test's. What it does not implement itself
-// does not write.
+// onFS writes to a file system of the test. The methods that it does not implement
+// itself do not write.
 type onFS struct {
 	Manager
 	fsys   durable.FS
 	report func(snapshot.Progress)
 }
 
-// OnFS returns a Manager that saves and restores on fsys, and otherwise does what
-// one of snapshot.New does. A nil report is none.
+// OnFS returns a Manager that saves and restores on fsys, and otherwise is one of
+// snapshot.New. report may be nil.
 func OnFS(fsys durable.FS, report func(snapshot.Progress)) Manager {
 	return onFS{Manager: snapshot.New(snapshot.WithProgress(report)), fsys: fsys, report: report}
 }
@@ -103,13 +103,13 @@ func wrap(op, path string, err error) error {
 	return err
 }
 
-// Quick is a manager that works on QuickFS.
+// Quick returns a manager that works on QuickFS.
 func Quick(hooks ...durabletest.Hook) Manager {
 	return OnFS(QuickFS(hooks...), nil)
 }
 
-// QuickFS leaves out what makes no difference to what is seen, and takes long:
-// it does not sync, and reserves no space.
+// QuickFS skips slow operations that tests cannot observe: it does not sync, and
+// reserves no space.
 func QuickFS(hooks ...durabletest.Hook) *durabletest.FS {
 	return durabletest.Wrap(SparseFS{durable.OS}, hooks...).NoSync()
 }
@@ -119,7 +119,8 @@ type SparseFS struct{ durable.FS }
 
 func (SparseFS) Allocate(f durable.File, size int64) error { return f.Truncate(size) }
 
-// Config restores path as the only member of a cluster, into dir.
+// Config returns a configuration that restores path as the only member of a cluster,
+// into dir.
 func Config(path, dir string) snapshot.RestoreConfig {
 	return snapshot.RestoreConfig{
 		SnapshotPath:   path,

@@ -8,8 +8,8 @@ import (
 	"etcd.example/snapshot"
 )
 
-// Recorder gathers progress reports. It has no lock: reports come on the
-// goroutine of the caller.
+// Recorder collects progress reports. It has no lock: reports come on the goroutine
+// of the caller.
 type Recorder struct{ All []snapshot.Progress }
 
 func (r *Recorder) Report(p snapshot.Progress) { r.All = append(r.All, p) }

@@ -13,8 +13,8 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// RequireSameDirectory compares a restored directory with what Restore makes
-// of the same snapshot.
+// RequireSameDirectory compares a restored directory with the one that Restore
+// creates from the same snapshot.
 func RequireSameDirectory(tb testing.TB, path, dir string) {
 	tb.Helper()
 	other := filepath.Join(tb.TempDir(), "data")
@@ -22,7 +22,7 @@ func RequireSameDirectory(tb testing.TB, path, dir string) {
 	RequireSameContent(tb, other, dir)
 }
 
-// RequireSameContent compares two directories with the files in them.
+// RequireSameContent compares two directories and the files in them.
 func RequireSameContent(tb testing.TB, other, dir string) {
 	tb.Helper()
 	list := snaptest.TreeList(tb, other)

@@ -21,7 +21,7 @@ import (
 )
 
 // SaveForms runs a test on Save and on SaveTo. A SavedBy fetches a snapshot and
-// returns what was written in the end.
+// returns what it has written.
 func SaveForms(t *testing.T, run func(t *testing.T, fetch SavedBy)) {
 	t.Run("Save", func(t *testing.T) { run(t, SaveToPath) })
 	t.Run("SaveTo", func(t *testing.T) { run(t, SaveToWriter) })
@@ -29,11 +29,11 @@ func SaveForms(t *testing.T, run func(t *testing.T, fetch SavedBy)) {
 
 type SavedBy func(ctx context.Context, t *testing.T, m Manager, cfg clientv3.Config) ([]byte, error)
 
-// Before is the file over which a Save is called.
+// Before is the content of the file that a Save replaces.
 const Before = "what stood there before"
 
-// SaveToPath saves over an existing file and checks the promises of Save about
-// the directory: on error it is as it was, on nil it holds the new file alone.
+// SaveToPath saves over an existing file and checks the promises of Save about the
+// directory: on error it is unchanged, on nil it holds only the new file.
 func SaveToPath(ctx context.Context, t *testing.T, m Manager, cfg clientv3.Config) ([]byte, error) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "snapshot.db")
@@ -55,8 +55,8 @@ func SaveToPath(ctx context.Context, t *testing.T, m Manager, cfg clientv3.Confi
 	return got, nil
 }
 
-// SaveToWriter saves to memory and checks the promises of SaveTo about a writer
-// that did not fail: it never gets the trailer of a snapshot that is not good.
+// SaveToWriter saves to memory and checks the promise of SaveTo about a writer that
+// did not fail: it gets no trailer unless the snapshot is sound.
 func SaveToWriter(ctx context.Context, t *testing.T, m Manager, cfg clientv3.Config) ([]byte, error) {
 	var w bytes.Buffer
 	saved, err := m.SaveTo(ctx, cfg, &w)

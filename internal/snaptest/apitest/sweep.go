@@ -31,7 +31,7 @@ func Sweep(t *testing.T, first, step int, fault func(k int) *durabletest.Faults,
 	}
 }
 
-// WritesOnly counts only writes, and makes only those fail.
+// WritesOnly counts only writes and makes only writes fail.
 type WritesOnly struct{ *durabletest.Faults }
 
 func (w WritesOnly) Before(op durabletest.Op) error {

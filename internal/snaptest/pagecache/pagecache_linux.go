@@ -1,5 +1,5 @@
-// Package pagecache tells and changes which parts of a file the kernel holds in
-// memory. It is for tests and benchmarks.
+// Package pagecache reports and changes which parts of a file are in the page cache.
+// It is for tests and benchmarks.
 package pagecache
 
 import (
@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Drop asks the kernel to let go of all pages of a file, which needs no
-// privilege. It keeps the odd page that is busy, and everything where files are
-// in memory only.
+// Drop asks the kernel to drop all pages of a file, which needs no privilege. The
+// kernel keeps the odd page that is busy, and everything if files are in memory
+// only.
 func Drop(path string) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -30,8 +30,8 @@ func Drop(path string) (err error) {
 	return nil
 }
 
-// MakeCold takes a file out of the page cache, or skips the test where files are
-// in memory only.
+// MakeCold removes a file from the page cache, or skips the test if files are in
+// memory only.
 func MakeCold(tb testing.TB, path string) {
 	tb.Helper()
 	if err := Drop(path); err != nil {
@@ -42,12 +42,12 @@ func MakeCold(tb testing.TB, path string) {
 		tb.Fatal(err)
 	}
 	if share == 1 {
-		tb.Skip("temporary files are in memory here, there is no disk to read from")
+		tb.Skip("temporary files are in memory: there is no disk to read from")
 	}
 }
 
-// Share asks mincore(2) which share of the pages of a file is in the page cache,
-// 1 of an empty one.
+// Share returns the share of the pages of a file that mincore(2) reports in the page
+// cache, 1 for an empty file.
 func Share(path string) (share float64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -65,7 +65,7 @@ func Share(path string) (share float64, err error) {
 		length := min(window, info.Size()-off)
 		n, total, err := residentPages(f, off, length, pageSize)
 		if err != nil {
-			return 0, fmt.Errorf("ask for the cached pages of %s: %w", path, err)
+			return 0, fmt.Errorf("query the cached pages of %s: %w", path, err)
 		}
 		resident += n
 		pages += total
