@@ -92,15 +92,15 @@ func stream(b *bbolt.DB, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	digest := sha256.New()
+	hash := sha256.New()
 	err = b.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(io.MultiWriter(f, digest))
+		_, err := tx.WriteTo(io.MultiWriter(f, hash))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(digest.Sum(nil))
+	_, err = f.Write(hash.Sum(nil))
 	return err
 }
 
