@@ -11,9 +11,10 @@
 //     [V3Manager.VerifyFrom] compares the checksum of a stream.
 //   - [V3Manager.Match] compares a file with what the members of a cluster hold.
 //   - [V3Manager.Open] returns a [Reader] that looks inside a file: etcd's own
-//     client API, ranges, records, HashKV, and an [Info] with its [Member],
-//     [Lease], [Alarm] and [Bucket] lists. [Diff] lists what differs between two
-//     files, or between two revisions of one.
+//     client API, ranges, each [Record] with its [Revision], the [HashKV] of
+//     members, and an [Info] with its [Member], [Lease], [Alarm] and [Bucket]
+//     lists. [Diff] yields each [Change] between two snapshots, or between two
+//     revisions of one, each given as an [At].
 //   - [V3Manager.Restore], [V3Manager.RestoreContext] and [V3Manager.RestoreFrom]
 //     create a data directory from a file or from an [io.Reader]. A
 //     [RestoreConfig] names the member and the cluster.

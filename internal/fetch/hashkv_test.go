@@ -149,8 +149,8 @@ func TestHashKVUnreachable(t *testing.T) {
 		"silent":     {snaptest.SilentEndpoint, nil, "connected, but the server sent nothing"},
 		"hanging up": {hangingUp, nil, "the server closed the connection"},
 		"dialer of the caller": {snaptest.RefusingEndpoint, []grpc.DialOption{
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errOwn }),
-		}, errOwn.Error()},
+			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, apitest.ErrCaller }),
+		}, apitest.ErrCaller.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			snaptest.NoLeaks(t)

@@ -203,9 +203,9 @@ func TestSaveCancelledWhileTheRevisionIsRead(t *testing.T) {
 	})
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancelCause(t.Context())
-	fsys := durabletest.Wrap(durable.OS, &failRead{fail: -1, seen: func() { cancel(errOwn) }})
+	fsys := durabletest.Wrap(durable.OS, &failRead{fail: -1, seen: func() { cancel(apitest.ErrCaller) }})
 	_, err := apitest.OnFS(fsys, nil).SaveFile(ctx, s.ClientConfig(), filepath.Join(dir, "db"))
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, err, errOwn)
+	require.ErrorIs(t, err, apitest.ErrCaller)
 	require.Empty(t, snaptest.TreeList(t, dir))
 }

@@ -21,7 +21,7 @@ type Answer struct {
 
 // Ask asks the member at an endpoint for HashKV at a revision, 0 for the latest. A
 // revision that the member no longer has is [fault.ErrCompacted], one that it does
-// not have yet [fault.ErrFuture].
+// not have yet [fault.ErrFuture]. Errors name the endpoint.
 type Ask func(ctx context.Context, endpoint string, revision int64) (Answer, error)
 
 // Between two questions to a member that lags, in the beginning and at most.
@@ -67,10 +67,10 @@ func member(ctx context.Context, db *query.Database, endpoint string, ask Ask) e
 func compare(ctx context.Context, db *query.Database, endpoint string, ask Ask) (lag, err error) {
 	theirs, err := ask(ctx, endpoint, db.Current)
 	if errors.Is(err, fault.ErrFuture) {
-		return fmt.Errorf("%s: %w", endpoint, err), nil
+		return err, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", endpoint, err)
+		return nil, err
 	}
 	own, err := db.HashKV(ctx, db.Current, theirs.CompactRevision)
 	if errors.Is(err, fault.ErrCompacted) {
@@ -92,7 +92,7 @@ func compare(ctx context.Context, db *query.Database, endpoint string, ask Ask) 
 func notComparable(ctx context.Context, db *query.Database, endpoint string, theirs Answer, ask Ask) (lag, err error) {
 	latest, err := ask(ctx, endpoint, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", endpoint, err)
+		return nil, err
 	}
 	err = fmt.Errorf("%w: %s: the hash at revision %d is that of the compact revision %d, the snapshot is compacted at %d",
 		fault.ErrCompacted, endpoint, db.Current, theirs.CompactRevision, db.Compacted)
