@@ -100,19 +100,27 @@ func TestWritebackOfARange(t *testing.T) {
 	t.Setenv("TMPDIR", diskDir)
 	const size, half = 512 << 10, 256 << 10
 	page := uint64(os.Getpagesize())
-	f := create(t, filepath.Join(t.TempDir(), "f"), strings.Repeat("x", half))
-	_, err := f.WriteAt(bytes.Repeat([]byte("x"), half), half) // a write of its own: the kernel may keep each in one piece
-	require.NoError(t, err)
-	var st unix.Statfs_t
-	require.NoError(t, unix.Statfs(f.Name(), &st))
-	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		t.Skip("there is no disk to write to here, or it cannot be asked for a range")
+	var f durable.File
+	var dirty uint64
+	for n := 0; n < 20 && dirty != size/page; n++ { // the kernel may begin by itself, as when much is written elsewhere
+		f = create(t, filepath.Join(t.TempDir(), "f"), strings.Repeat("x", half))
+		_, err := f.WriteAt(bytes.Repeat([]byte("x"), half), half) // a write of its own: the kernel may keep each in one piece
+		require.NoError(t, err)
+		var st unix.Statfs_t
+		require.NoError(t, unix.Statfs(f.Name(), &st))
+		switch st.Type {
+		case unix.OVERLAYFS_SUPER_MAGIC:
+			t.Skip("sync_file_range(2) does nothing on overlayfs")
+		case unix.TMPFS_MAGIC:
+			t.Skip("temporary files are in memory here, there is no disk to write to")
+		}
+		dirty, _ = pagesOf(t, f, 0, size)
 	}
-	if dirty, _ := pagesOf(t, f, 0, size); dirty != size/page {
-		t.Skipf("%d of %d pages are dirty", dirty, size/page) // written through, or early
+	if dirty != size/page {
+		t.Skipf("%d of %d pages are dirty", dirty, size/page) // written through
 	}
 	require.NoError(t, durable.OS.StartWriteback(f, half, half))
-	dirty, _ := pagesOf(t, f, half, half)
+	dirty, _ = pagesOf(t, f, half, half)
 	require.Zero(t, dirty, "not begun")
 	dirty, _ = pagesOf(t, f, 0, half)
 	require.Equal(t, half/page, dirty, "not asked for")
