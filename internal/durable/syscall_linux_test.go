@@ -98,6 +98,12 @@ var systemCalls = []struct {
 		}
 		return err
 	})},
+	{name: "TryLock", call: "flock", refused: "unsupported", denied: "unsupported", make: onFile(func(f durable.File) error {
+		return durable.OS.TryLock(f)
+	})},
+	{name: "Unlock", call: "flock", refused: "ok", denied: "ok", make: onFile(func(f durable.File) error {
+		return durable.OS.Unlock(f)
+	})},
 	{name: "FreeSpace", call: "statfs", refused: "unsupported", denied: "unsupported", make: func(dir string) error {
 		n, err := durable.OS.FreeSpace(dir)
 		if err == nil && n <= 0 {
