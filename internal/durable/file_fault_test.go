@@ -109,6 +109,32 @@ func TestFileRollBackSparesOthers(t *testing.T) {
 	}
 }
 
+// If the second name of the old file cannot be removed, the error reports that.
+func TestFileRollBackSparesOthersAndTells(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "db")
+	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+	done := false
+	interfere := hookFunc(func(op durabletest.Op) error {
+		switch {
+		case op.Kind == "syncdir" && !done:
+			done = true
+			require.NoError(t, os.WriteFile(path+".new", []byte("theirs"), 0o600))
+			require.NoError(t, os.Rename(path+".new", path))
+			return syscall.EIO
+		case op.Kind == "remove" && done:
+			return syscall.EROFS
+		}
+		return nil
+	})
+	err := save(wrap(interfere), path, "ours")
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, err, syscall.EROFS)
+	got := list(t, root)
+	require.Equal(t, "theirs", got["db"])
+	require.Len(t, got, 2)
+}
+
 // A restored old file is synced too, if the disk allows it.
 func TestFileRollBackIsSynced(t *testing.T) {
 	for name, old := range map[string]string{"file new rolled back": "", "file old restored": "old"} {
@@ -212,6 +238,44 @@ func TestFileFaults(t *testing.T) {
 					require.NoError(t, save(wrap(), path, db))
 					require.Equal(t, listing{"db": db}, list(t, root))
 				})
+			})
+		}
+	}
+}
+
+// A call that fails and then fails once more tells both errors, and where a
+// directory is sticky as well.
+func TestFileFailsTwice(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o700, 0o700 | fs.ModeSticky} {
+		for _, old := range []string{"", "old"} {
+			t.Run(fmt.Sprint(mode, " ", old), func(t *testing.T) {
+				twice := 0
+				for k, more := 0, true; more; k++ {
+					for j := k + 1; ; j++ {
+						root := t.TempDir()
+						require.NoError(t, os.Chmod(root, mode))
+						path := filepath.Join(root, "db")
+						if old != "" {
+							require.NoError(t, os.WriteFile(path, []byte(old), 0o600))
+						}
+						first, second := durabletest.FailAt(k, syscall.EIO), durabletest.FailAt(j-1, syscall.ENOSPC) // which is not asked about k
+						fsys := wrap(first, second)
+						err := save(fsys, path, db)
+						require.Zero(t, fsys.CloseAll(), "files left open")
+						if _, more = first.Hit(); !more {
+							require.NoError(t, err)
+							break
+						}
+						require.ErrorIs(t, err, syscall.EIO)
+						op, hit := second.Hit()
+						if !hit {
+							break
+						}
+						twice++
+						require.ErrorIs(t, err, syscall.ENOSPC, "%v", op)
+					}
+				}
+				require.NotZero(t, twice)
 			})
 		}
 	}
