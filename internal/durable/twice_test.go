@@ -49,11 +49,16 @@ func TestTargetFailsWhileTakingBack(t *testing.T) {
 						root := l.prepare(t)
 						f := second(j)
 						fsys := wrap(durabletest.FailAt(k, syscall.EIO), f)
-						require.ErrorIs(t, publish(fsys, l.config(root)), syscall.EIO)
+						err := publish(fsys, l.config(root))
+						require.ErrorIs(t, err, syscall.EIO)
 						require.Zero(t, fsys.CloseAll(), "files left open")
 						l.requireMended(t, root)
-						if _, hit := f.Hit(); !hit {
+						op, hit := f.Hit()
+						if !hit {
 							break
+						}
+						if name == "fails" {
+							require.ErrorIs(t, err, syscall.ENOSPC, "%v", op)
 						}
 					}
 				}
