@@ -52,8 +52,10 @@ func TestEarlyWALIsRemoved(t *testing.T) {
 	for _, l := range early() {
 		t.Run(l.name, func(t *testing.T) {
 			root := killBetween(t, l)
-			require.NoError(t, publish(wrap(), l.config(root)))
+			var rec durabletest.Recorder
+			require.NoError(t, publish(wrap(&rec), l.config(root)))
 			require.Equal(t, l.complete(), list(t, root))
+			golden(t, l.name+", mended", &rec, root)
 		})
 	}
 }
