@@ -2,6 +2,7 @@ package boltfile_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"testing"
 
@@ -94,5 +95,29 @@ func TestEditReadsFail(t *testing.T) {
 				require.Positive(t, failed, what)
 			}
 		})
+	}
+}
+
+// A bucket whose last key cannot be read is not an empty one, also where the table
+// of elements is longer than bbolt makes it and has to be read on its own.
+func TestLastKeyBehindLongTable(t *testing.T) {
+	const elements = 10_000
+	m := newForge(300)
+	m.bucket(2, 3)
+	m.elements(3, elements, 0, nil, 4)
+	for failed := 0; ; failed++ {
+		r := &failing{b: m.b, reads: math.MaxInt}
+		db, err := boltfile.Open(r, int64(len(m.b)))
+		require.NoError(t, err)
+		r.reads = failed
+		key, err := db.LastKey(t.Context(), "k")
+		if r.reads >= 0 {
+			require.NoError(t, err)
+			require.Equal(t, binary.BigEndian.AppendUint32(nil, elements-1), key)
+			require.Greater(t, failed, 3)
+			return
+		}
+		require.ErrorIs(t, err, errDisk, "read %d", failed)
+		require.Nil(t, key)
 	}
 }
