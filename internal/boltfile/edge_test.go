@@ -121,3 +121,18 @@ func TestLastKeyBehindLongTable(t *testing.T) {
 		require.Nil(t, key)
 	}
 }
+
+// A bucket among records is refused too where the page is too large to be held in
+// memory: it would be gone when the records are replaced.
+func TestRecordsBesideBucketOnLargePage(t *testing.T) {
+	b := build(t, 4096, false, largeAndNested)
+	db, err := boltfile.Open(bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	_, buckets, err := db.Scan(t.Context(), boltfile.Options{})
+	require.NoError(t, err)
+	list, err := db.Edit(t.Context(), &memory{}, buckets).Records("a")
+	require.Nil(t, list)
+	var corrupt *boltfile.CorruptError
+	require.ErrorAs(t, err, &corrupt)
+	require.ErrorContains(t, err, `bucket "a": "1 inline" is a bucket, not a record`)
+}
