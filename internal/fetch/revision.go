@@ -16,23 +16,27 @@ import (
 // checksum has matched, so it is what the server has. An error is that of a read or
 // of ctx.
 func lastRevision(ctx context.Context, r io.ReaderAt, size int64) (int64, error) {
-	db, err := boltfile.Open(&budget{ReaderAt: r, left: maxRevisionReads}, size)
+	pages := &budget{ReaderAt: r, left: maxRevisionReads}
+	revision, err := lastKey(ctx, pages, size)
+	switch {
+	case pages.failed != nil: // whatever was made of it
+		return 0, fmt.Errorf("read pages: %w", pages.failed)
+	case errors.Is(err, fault.ErrCorrupt), errors.Is(err, fault.ErrByteOrder):
+		return 0, nil
+	}
+	return revision.Main, err
+}
+
+func lastKey(ctx context.Context, r io.ReaderAt, size int64) (keyspace.Revision, error) {
+	db, err := boltfile.Open(r, size)
 	if err != nil {
-		return 0, unlessDamaged(err)
+		return keyspace.Revision{}, err
 	}
 	key, err := db.LastKey(ctx, "key")
 	if err != nil || key == nil {
-		return 0, unlessDamaged(err)
+		return keyspace.Revision{}, err
 	}
-	revision, err := keyspace.ParseRevision(key)
-	return revision.Main, unlessDamaged(err)
-}
-
-func unlessDamaged(err error) error {
-	if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrByteOrder) {
-		return nil
-	}
-	return err
+	return keyspace.ParseRevision(key)
 }
 
 // maxRevisionReads is how many bytes are read for the revision. A sound database
@@ -40,10 +44,12 @@ func unlessDamaged(err error) error {
 // the file, and nobody has checked its structure.
 const maxRevisionReads = 4 << 20
 
-// budget ends the reads of a database after so many bytes.
+// budget ends the reads of a database after so many bytes, and keeps the error of a
+// read that failed: a database that cannot be read is not a damaged one.
 type budget struct {
 	io.ReaderAt
-	left int64
+	left   int64
+	failed error
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -51,5 +57,9 @@ func (b *budget) ReadAt(p []byte, off int64) (int, error) {
 	if b.left -= int64(len(p)); b.left < 0 {
 		return 0, fmt.Errorf("%w: the last key is not within %d bytes of pages", fault.ErrCorrupt, maxRevisionReads)
 	}
-	return b.ReaderAt.ReadAt(p, off)
+	n, err := b.ReaderAt.ReadAt(p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.failed = err
+	}
+	return n, err
 }

@@ -150,30 +150,40 @@ func putBranch(page []byte, id, at, left, right uint64) {
 	}
 }
 
-// A file that cannot be read back is not published.
+// A file that cannot be read back is not published, also where a read that failed
+// could be taken for a database that is damaged.
 func TestSaveWhoseFileCannotBeReadBack(t *testing.T) {
-	content := snaptest.NewDB().Large(2000, 100).Bytes(t, true)
-	s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(content[:len(content)-32]) })
-	reads := 0
-	for fail := 0; ; fail++ {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "db")
-		require.NoError(t, os.WriteFile(path, []byte(apitest.Before), 0o600))
-		hook := &failRead{fail: fail, seen: func() { requireContentOf(t, path, []byte(apitest.Before)) }}
-		fsys := durabletest.Wrap(durable.OS, hook)
-		saved, err := apitest.OnFS(fsys, nil).SaveFile(t.Context(), s.ClientConfig(), path)
-		require.Zero(t, fsys.CloseAll(), "files left open")
-		if hook.reads <= fail {
-			require.NoError(t, err)
-			require.EqualValues(t, 2001, saved.Revision)
-			require.Greater(t, reads, 3)
-			return
-		}
-		reads++
-		require.ErrorIs(t, err, syscall.EIO)
-		require.Zero(t, saved)
-		requireContentOf(t, path, []byte(apitest.Before))
-		require.Equal(t, []string{"db"}, snaptest.TreeList(t, dir))
+	for name, tc := range map[string]struct {
+		db       []byte
+		revision int64
+		reads    int // at least
+	}{
+		"a database":       {snaptest.NewDB().Large(2000, 100).Bytes(t, false), 2001, 4},
+		"no database":      {snaptest.Opaque(64 << 10), 0, 4},
+		"other byte order": {otherByteOrder(t), 0, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := snaptest.Serve(t, func(c *snaptest.SnapshotCall) error { return c.SendSnapshot(tc.db) })
+			for fail := 0; ; fail++ {
+				dir := t.TempDir()
+				path := filepath.Join(dir, "db")
+				require.NoError(t, os.WriteFile(path, []byte(apitest.Before), 0o600))
+				hook := &failRead{fail: fail, seen: func() { requireContentOf(t, path, []byte(apitest.Before)) }}
+				fsys := durabletest.Wrap(durable.OS, hook)
+				saved, err := apitest.OnFS(fsys, nil).SaveFile(t.Context(), s.ClientConfig(), path)
+				require.Zero(t, fsys.CloseAll(), "files left open")
+				if hook.reads <= fail {
+					require.NoError(t, err)
+					require.Equal(t, tc.revision, saved.Revision)
+					require.GreaterOrEqual(t, hook.reads, tc.reads)
+					return
+				}
+				require.ErrorIs(t, err, syscall.EIO)
+				require.Zero(t, saved)
+				requireContentOf(t, path, []byte(apitest.Before))
+				require.Equal(t, []string{"db"}, snaptest.TreeList(t, dir))
+			}
+		})
 	}
 }
 
