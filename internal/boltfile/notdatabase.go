@@ -66,6 +66,8 @@ func notDatabase(r io.ReaderAt, size int64, first error) error {
 	switch {
 	case err == nil:
 		return byteOrder
+	case !errors.Is(err, fault.ErrCorrupt) && !errors.As(err, &other): // the file cannot be read
+		return err
 	case !errors.As(err, &other):
 		return fmt.Errorf("%w; %w", byteOrder, err)
 	case first != errNoMagic:

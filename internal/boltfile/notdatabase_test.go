@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/fnv"
+	"io"
 	"math"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"etcd.example/snapshot/internal/boltfile"
+	"etcd.example/snapshot/internal/fault"
 )
 
 // swapMeta puts a meta page into the byte order that this machine does not have.
@@ -119,5 +122,35 @@ func TestNotDatabaseHead(t *testing.T) {
 			var short *boltfile.ShortError
 			require.ErrorAs(t, err, &short, "%d bytes", n)
 		}
+	}
+}
+
+// brokenAt fails at one read.
+type brokenAt struct {
+	io.ReaderAt
+	reads, fail int
+}
+
+func (b *brokenAt) ReadAt(p []byte, off int64) (int, error) {
+	if b.reads++; b.reads > b.fail {
+		return 0, syscall.EIO
+	}
+	return b.ReaderAt.ReadAt(p, off)
+}
+
+// A file that cannot be read is neither one of the other byte order nor a damaged one.
+func TestNotDatabaseCannotBeRead(t *testing.T) {
+	text := bytes.Repeat([]byte("no database "), 20_000)
+	for fail := 0; ; fail++ {
+		r := &brokenAt{ReaderAt: bytes.NewReader(text), fail: fail}
+		_, err := boltfile.Open(r, int64(len(text)))
+		if r.reads <= fail {
+			require.ErrorAs(t, err, new(*boltfile.NotDatabaseError))
+			require.Greater(t, fail, 5)
+			return
+		}
+		require.ErrorIs(t, err, syscall.EIO)
+		require.NotErrorIs(t, err, fault.ErrByteOrder, "read %d", fail)
+		require.NotErrorIs(t, err, fault.ErrCorrupt, "read %d", fail)
 	}
 }
