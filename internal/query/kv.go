@@ -50,8 +50,12 @@ func (c Client) Range(ctx context.Context, req *pb.RangeRequest, _ ...grpc.CallO
 	return c.DB.rangeKeys(ctx, req)
 }
 
-// checkRange refuses what a server refuses before it looks at its keys.
+// checkRange refuses what a server refuses before it looks at its keys. Of a sort
+// option that does not exist etcd's client makes no request.
 func checkRange(req *pb.RangeRequest) error {
+	if req == nil {
+		return rpctypes.ErrInvalidSortOption
+	}
 	if len(req.Key) == 0 {
 		return rpctypes.ErrEmptyKey
 	}
