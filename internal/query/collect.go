@@ -43,10 +43,15 @@ type found struct {
 }
 
 // foundSize is about how many bytes a found takes besides its key.
-const foundSize = 104
+const foundSize = 112
 
-// maxWindow bounds the bytes of the keys that are collected at a time.
-const maxWindow = 32 << 20
+// maxWindow bounds the bytes of the keys that are collected at a time, which with the
+// slack of a quarter makes 32 MiB, and maxBatch those that a worker holds back. A
+// single key may be larger.
+const (
+	maxWindow = 26 << 20
+	maxBatch  = 1 << 20
+)
 
 // window holds the smallest keys of a range, in order.
 type window struct {
@@ -67,9 +72,9 @@ type collector struct {
 	current bool
 
 	mu      sync.Mutex
-	best    map[string]found // by key
-	bytes   int64
-	next    []byte // keys from here on are left out; nil: none
+	list    []found // several of a key at times, until shrink
+	bytes   int64   // of list
+	next    []byte  // keys from here on are left out; nil: none
 	total   int
 	counter *keyspace.Counter // counts the keys of an earlier revision
 	feeds   []*keyspace.Feed  // idle
@@ -78,7 +83,7 @@ type collector struct {
 // collect returns the smallest keys of a range that fit into limit bytes, and how
 // many there are in all. A limit of 0 only counts.
 func (db *Database) collect(ctx context.Context, r Range, limit int64) (*window, error) {
-	c := &collector{db: db, r: r, limit: limit, current: r.Revision == db.Current, best: make(map[string]found)}
+	c := &collector{db: db, r: r, limit: limit, current: r.Revision == db.Current}
 	if !c.current {
 		c.counter = keyspace.NewCounter(ctx)
 		defer c.counter.Close()
@@ -89,26 +94,48 @@ func (db *Database) collect(ctx context.Context, r Range, limit int64) (*window,
 			return nil, err
 		}
 	}
-	w := &window{Range: r, next: c.next, total: c.total}
 	if !c.current {
 		live, err := c.counter.Live()
 		if err != nil {
 			return nil, err
 		}
-		w.total = live
+		c.total = live
 	}
-	for _, f := range c.best {
-		if !f.revision.Tombstone {
-			w.keys = append(w.keys, f)
-		}
+	c.shrink()
+	keys := slices.DeleteFunc(c.list, func(f found) bool { return f.revision.Tombstone })
+	if len(keys) < cap(keys)/2 {
+		keys = slices.Clone(keys)
 	}
-	slices.SortFunc(w.keys, func(a, b found) int { return bytes.Compare(a.key, b.key) })
-	return w, ctx.Err()
+	return &window{Range: r, keys: keys, next: c.next, total: c.total}, ctx.Err()
+}
+
+// batch holds the latest record of each key in a part of a piece.
+type batch struct {
+	list  []found
+	at    map[string]int // in list, by key
+	bytes int64
+}
+
+func (b *batch) add(e *entry) *found {
+	i, ok := b.at[string(e.Key)]
+	if !ok {
+		i = len(b.list)
+		b.list = append(b.list, found{key: bytes.Clone(e.Key)})
+		b.at[string(e.Key)] = i
+		b.bytes += foundSize + int64(len(e.Key))
+	}
+	return &b.list[i]
+}
+
+func (b *batch) reset() {
+	b.list, b.bytes = b.list[:0], 0
+	clear(b.at)
 }
 
 // visitor gathers the latest record of each key in one piece.
 func (c *collector) visitor(piece int) boltfile.Visitor {
-	in := make(map[string]found)
+	in := &batch{at: make(map[string]int)}
+	counted := make(map[keyspace.Fingerprint]struct{})
 	var feed *keyspace.Feed
 	if !c.current {
 		feed = c.feed(piece)
@@ -118,31 +145,36 @@ func (c *collector) visitor(piece int) boltfile.Visitor {
 			return nil
 		}
 		if c.current {
-			if p, alive := c.db.Index.Piece(c.db.Index.Fingerprint(e.Key)); !alive || p != piece {
+			key := c.db.Index.Fingerprint(e.Key)
+			if p, alive := c.db.Index.Piece(key); !alive || p != piece {
 				return nil
 			}
+			counted[key] = struct{}{}
 		} else {
 			feed.Add(c.counter.Fingerprint(e.Key), e.revision.Tombstone)
 		}
-		f := in[string(e.Key)]
-		if f.key == nil {
-			f.key = bytes.Clone(e.Key)
+		if c.limit == 0 {
+			return nil
 		}
+		f := in.add(e)
 		f.revision, f.create, f.version, f.lease, f.size = e.revision, e.CreateRevision, e.Version, e.Lease, e.size()
-		if c.limit > 0 {
-			var err error
-			if f.record, err = e.fingerprint(); err != nil {
-				return err
-			}
+		var err error
+		if f.record, err = e.fingerprint(); err == nil && in.bytes > maxBatch {
+			c.merge(in)
 		}
-		in[string(f.key)] = f
-		return nil
+		return err
 	}
 	return &entries{each: add, done: func() error {
 		if feed != nil {
 			feed.End()
 		}
-		c.merge(in, feed)
+		c.merge(in)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.total += len(counted)
+		if feed != nil {
+			c.feeds = append(c.feeds, feed) // for another piece
+		}
 		return nil
 	}}
 }
@@ -161,54 +193,54 @@ func (c *collector) feed(piece int) *keyspace.Feed {
 	return f
 }
 
-// merge adds what one piece holds, and keeps its feed for another one.
-func (c *collector) merge(in map[string]found, feed *keyspace.Feed) {
+// merge takes over what a batch holds.
+func (c *collector) merge(in *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if feed != nil {
-		c.feeds = append(c.feeds, feed)
-	}
-	for key, f := range in {
-		if c.current {
-			if f.revision.Tombstone {
-				continue
-			}
-			c.total++
-		}
-		if c.limit == 0 || (c.next != nil && bytes.Compare(f.key, c.next) >= 0) {
+	for _, f := range in.list {
+		if c.current && f.revision.Tombstone { // a later record of the key follows
 			continue
 		}
-		old, ok := c.best[key]
-		if ok && old.revision.Compare(f.revision) > 0 {
+		if c.next != nil && bytes.Compare(f.key, c.next) >= 0 {
 			continue
 		}
-		if !ok {
-			c.bytes += foundSize + int64(len(f.key))
+		if most := int(c.limit+c.limit/4+foundSize) / foundSize; len(c.list) == cap(c.list) && len(c.list) > most/8 {
+			c.list = slices.Grow(c.list, most-len(c.list)) // once, as each growth takes a copy
 		}
-		c.best[key] = f
+		c.list = append(c.list, f)
+		if c.bytes += foundSize + int64(len(f.key)); c.bytes > c.limit+c.limit/4 {
+			c.shrink()
+		}
 	}
-	if c.bytes > 2*c.limit {
-		c.shrink()
-	}
+	in.reset()
 }
 
-// shrink keeps the smallest keys that fit.
+// shrink sorts the keys, and keeps the latest record of each and the smallest keys
+// that fit.
 func (c *collector) shrink() {
-	keys := make([][]byte, 0, len(c.best))
-	for _, f := range c.best {
-		keys = append(keys, f.key)
-	}
-	slices.SortFunc(keys, bytes.Compare)
-	kept := int64(0)
-	for i, key := range keys {
-		size := foundSize + int64(len(key))
-		if kept += size; kept <= c.limit || i == 0 { // at least one
-			continue
+	slices.SortFunc(c.list, func(a, b found) int {
+		if order := bytes.Compare(a.key, b.key); order != 0 {
+			return order
 		}
-		if c.next == nil || bytes.Compare(key, c.next) < 0 {
-			c.next = key
+		if order := b.revision.Compare(a.revision); order != 0 || a.revision.Tombstone == b.revision.Tombstone {
+			return order
 		}
-		delete(c.best, string(key))
-		c.bytes -= size
+		if a.revision.Tombstone { // which lies behind the put, although no etcd writes both
+			return -1
+		}
+		return 1
+	})
+	list := slices.CompactFunc(c.list, func(a, b found) bool { return bytes.Equal(a.key, b.key) })
+	c.bytes = 0
+	for i, f := range list {
+		size := foundSize + int64(len(f.key))
+		if i > 0 && c.bytes+size > c.limit { // at least one
+			c.next = f.key
+			clear(list[i:])
+			list = list[:i]
+			break
+		}
+		c.bytes += size
 	}
+	c.list = list
 }

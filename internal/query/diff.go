@@ -35,7 +35,7 @@ func diff(ctx context.Context, from, to At, req *pb.RangeRequest, yield func(Cha
 	if err := checkRange(req); err != nil {
 		return err
 	}
-	var next [2]func() (found, error, bool)
+	var keys [2]iter.Seq2[found, error]
 	for i, at := range []At{from, to} {
 		if err := at.DB.enter(ctx); err != nil {
 			return err
@@ -45,60 +45,109 @@ func diff(ctx context.Context, from, to At, req *pb.RangeRequest, yield func(Cha
 		if err != nil {
 			return err
 		}
-		pull, stop := iter.Pull2(at.DB.keys(ctx, newRange(req.Key, req.RangeEnd, revision)))
-		defer stop()
-		next[i] = pull
+		keys[i] = at.DB.keys(ctx, newRange(req.Key, req.RangeEnd, revision))
 	}
-	var side [2]found
-	var there [2]bool
-	advance := func(i int) (err error) {
-		side[i], err, there[i] = next[i]()
-		return err
-	}
-	for i := range side {
-		if err := advance(i); err != nil {
+	changes := batched(differing(keys), pair.size, func(batch []pair) ([]Change, error) {
+		return readPairs(ctx, batch, from.DB, to.DB)
+	})
+	for c, err := range changes {
+		if err != nil {
 			return err
 		}
-	}
-	for there[0] || there[1] {
-		order := 0
-		switch {
-		case !there[0]:
-			order = 1
-		case !there[1]:
-			order = -1
-		default:
-			order = bytes.Compare(side[0].key, side[1].key)
-		}
-		c := Change{}
-		if order != 0 || side[0].record != side[1].record || side[0].size != side[1].size {
-			var err error
-			if order <= 0 {
-				c.Key = bytes.Clone(side[0].key)
-				if c.Before, err = from.DB.read(ctx, side[0].revision); err != nil {
-					return err
-				}
-			}
-			if order >= 0 {
-				c.Key = bytes.Clone(side[1].key)
-				if c.After, err = to.DB.read(ctx, side[1].revision); err != nil {
-					return err
-				}
-			}
-			if !yield(c) {
-				return nil
-			}
-		}
-		if order <= 0 {
-			if err := advance(0); err != nil {
-				return err
-			}
-		}
-		if order >= 0 {
-			if err := advance(1); err != nil {
-				return err
-			}
+		if !yield(c) {
+			return nil
 		}
 	}
 	return nil
+}
+
+// pair is a key on either side, or on one.
+type pair struct {
+	key   []byte
+	side  [2]found
+	there [2]bool
+}
+
+// size is that of the records in bytes.
+func (p pair) size() int64 { return p.side[0].size + p.side[1].size }
+
+func (p pair) differs() bool {
+	return p.there[0] != p.there[1] || p.side[0].record != p.side[1].record || p.side[0].size != p.side[1].size
+}
+
+// differing yields the keys that differ.
+func differing(keys [2]iter.Seq2[found, error]) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		var next [2]func() (found, error, bool)
+		for i := range keys {
+			pull, stop := iter.Pull2(keys[i])
+			defer stop()
+			next[i] = pull
+		}
+		var head pair // of both sides, whose keys may differ
+		moves := [2]bool{true, true}
+		for {
+			for i, move := range moves {
+				if !move {
+					continue
+				}
+				var err error
+				if head.side[i], err, head.there[i] = next[i](); err != nil {
+					yield(pair{}, err)
+					return
+				}
+			}
+			if !head.there[0] && !head.there[1] {
+				return
+			}
+			order := 0
+			switch {
+			case !head.there[0]:
+				order = 1
+			case !head.there[1]:
+				order = -1
+			default:
+				order = bytes.Compare(head.side[0].key, head.side[1].key)
+			}
+			moves = [2]bool{order <= 0, order >= 0}
+			p := pair{}
+			for i, move := range moves {
+				if move {
+					p.key, p.side[i], p.there[i] = head.side[i].key, head.side[i], true
+				}
+			}
+			if p.differs() && !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// readPairs reads the records of pairs.
+func readPairs(ctx context.Context, batch []pair, dbs ...*Database) ([]Change, error) {
+	changes := make([]Change, len(batch))
+	for i, p := range batch {
+		changes[i].Key = bytes.Clone(p.key)
+	}
+	for i, db := range dbs {
+		var at []int
+		var keys []found
+		for n, p := range batch {
+			if p.there[i] {
+				at, keys = append(at, n), append(keys, p.side[i])
+			}
+		}
+		kvs, err := db.readAll(ctx, keys)
+		if err != nil {
+			return nil, err
+		}
+		for k, kv := range kvs {
+			if c := &changes[at[k]]; i == 0 {
+				c.Before = kv
+			} else {
+				c.After = kv
+			}
+		}
+	}
+	return changes, nil
 }

@@ -34,23 +34,25 @@ const (
 	maxRecord = 1 << 30
 )
 
-// keyValue copies the entry.
+// keyValue returns a KeyValue with memory of its own.
 func (e *entry) keyValue() (*mvccpb.KeyValue, error) {
 	if e.large != nil {
 		if e.large.Size() > maxRecord {
 			return nil, fmt.Errorf("%w: revision %v: record of %d bytes", fault.ErrCorrupt, e.revision, e.large.Size())
 		}
-		b := new(bytes.Buffer) // which grows with what is there
-		if _, err := io.Copy(b, io.NewSectionReader(e.large, 0, e.large.Size())); err != nil {
+		b := make([]byte, e.large.Size()) // which the file had when it was opened
+		if _, err := io.ReadFull(io.NewSectionReader(e.large, 0, e.large.Size()), b); err != nil {
 			return nil, err
 		}
-		rec, err := keyspace.ParseRecord(b.Bytes())
+		rec, err := keyspace.ParseRecord(b)
 		if err != nil {
 			return nil, fmt.Errorf("revision %v: %w", e.revision, err)
 		}
-		e.Record = rec
+		return newKeyValue(rec), nil
 	}
-	return newKeyValue(e.Record), nil
+	rec := e.Record
+	rec.Key, rec.Value = bytes.Clone(rec.Key), bytes.Clone(rec.Value)
+	return newKeyValue(rec), nil
 }
 
 // size is that of the KeyValue in bytes.
@@ -76,20 +78,20 @@ func (e *entry) fingerprint() (uint64, error) {
 	return h.Sum64(), err
 }
 
-// newKeyValue copies a record. An empty field is nil, as it is when protobuf
-// decodes a message without it.
+// newKeyValue makes a KeyValue of a record, with its memory. An empty field is nil,
+// as it is when protobuf decodes a message without it.
 func newKeyValue(r keyspace.Record) *mvccpb.KeyValue {
 	return &mvccpb.KeyValue{
-		Key: clone(r.Key), Value: clone(r.Value),
+		Key: orNil(r.Key), Value: orNil(r.Value),
 		CreateRevision: r.CreateRevision, ModRevision: r.ModRevision, Version: r.Version, Lease: r.Lease,
 	}
 }
 
-func clone(b []byte) []byte {
+func orNil(b []byte) []byte {
 	if len(b) == 0 {
 		return nil
 	}
-	return bytes.Clone(b)
+	return b
 }
 
 // entries is a visitor of bucket "key" that shows each record in turn.
@@ -146,7 +148,7 @@ func (v *entries) Large(page boltfile.Pgid, key []byte, value *io.SectionReader)
 	if err != nil {
 		return fmt.Errorf("page %d: revision %v: %w", page, v.e.revision, err)
 	}
-	v.e.Record.Key = name.Bytes()
+	v.e.Record.Key = name.key
 	return v.each(&v.e)
 }
 
@@ -157,14 +159,15 @@ func (v *entries) Done() error {
 	return v.done()
 }
 
-// limitedBuffer holds a key.
-type limitedBuffer struct{ bytes.Buffer }
+// limitedBuffer holds a key. It is no bytes.Buffer, whose ReadFrom has no limit.
+type limitedBuffer struct{ key []byte }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxKey {
+	if len(b.key)+len(p) > maxKey {
 		return 0, fmt.Errorf("%w: key of more than %d bytes", fault.ErrCorrupt, maxKey)
 	}
-	return b.Buffer.Write(p)
+	b.key = append(b.key, p...)
+	return len(p), nil
 }
 
 // errStop ends a walk that has seen enough.

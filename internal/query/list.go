@@ -25,6 +25,11 @@ func (db *Database) first(ctx context.Context, r Range) (*window, error) {
 			return part, nil
 		}
 	}
+	if r.End != nil {
+		db.mu.Lock()
+		db.window = nil // there is room for one
+		db.mu.Unlock()
+	}
 	w, err := db.collect(ctx, r, maxWindow)
 	if err != nil {
 		return nil, err
@@ -77,6 +82,10 @@ func (db *Database) keys(ctx context.Context, r Range) iter.Seq2[found, error] {
 				return
 			}
 			for _, f := range w.keys {
+				if err := ctx.Err(); err != nil {
+					yield(found{}, err)
+					return
+				}
 				if !yield(f, nil) {
 					return
 				}
@@ -97,31 +106,40 @@ const (
 
 // values yields the records of keys.
 func (db *Database) values(ctx context.Context, keys iter.Seq2[found, error]) iter.Seq2[*mvccpb.KeyValue, error] {
-	return func(yield func(*mvccpb.KeyValue, error) bool) {
-		var batch []found
-		size, limit := int64(0), 16 // a caller that stops early has not waited for many
+	return batched(keys, func(f found) int64 { return f.size }, func(batch []found) ([]*mvccpb.KeyValue, error) {
+		return db.readAll(ctx, batch)
+	})
+}
+
+// batched yields what read makes of the elements, a batch at a time.
+func batched[T, R any](all iter.Seq2[T, error], size func(T) int64, read func([]T) ([]R, error)) iter.Seq2[R, error] {
+	return func(yield func(R, error) bool) {
+		var none R
+		var batch []T
+		total, limit := int64(0), 16 // a caller that stops early has not waited for many
 		flush := func() bool {
-			kvs, err := db.readAll(ctx, batch)
+			results, err := read(batch)
 			if err != nil {
-				return yield(nil, err) && false
+				return yield(none, err) && false
 			}
-			for _, kv := range kvs {
-				if !yield(kv, nil) {
+			for _, r := range results {
+				if !yield(r, nil) {
 					return false
 				}
 			}
-			batch, size, limit = batch[:0], 0, min(2*limit, batchKeys)
+			batch, total, limit = batch[:0], 0, min(2*limit, batchKeys)
 			return true
 		}
-		for f, err := range keys {
+		for e, err := range all {
 			if err != nil {
-				yield(nil, err)
+				yield(none, err)
 				return
 			}
-			if len(batch) > 0 && (len(batch) == limit || size+f.size > batchBytes) && !flush() {
+			n := size(e)
+			if len(batch) > 0 && (len(batch) == limit || total+n > batchBytes) && !flush() {
 				return
 			}
-			batch, size = append(batch, f), size+f.size
+			batch, total = append(batch, e), total+n
 		}
 		if len(batch) > 0 {
 			flush()
