@@ -10,8 +10,9 @@ import (
 	"etcd.example/snapshot/internal/fault"
 )
 
-// maxSmall bounds a record of another bucket than "key", in bytes.
-const maxSmall = 64 << 20
+// maxSmall bounds a record of another bucket than "key", in bytes: a page of them is
+// held in memory up to this size.
+const maxSmall = 4 << 20
 
 // small is a visitor that shows the records of a bucket other than "key".
 type small struct {

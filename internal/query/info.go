@@ -16,6 +16,7 @@ import (
 
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/fault"
+	"etcd.example/snapshot/internal/keyspace"
 	"etcd.example/snapshot/internal/schema"
 )
 
@@ -27,6 +28,19 @@ type Info struct {
 	Alarms         []Alarm
 	AuthEnabled    bool
 	Users, Roles   []string
+
+	room int64 // bytes of the records that were taken, without those of leases
+}
+
+// maxInfo bounds the records that Info takes, in bytes. Those of an etcd have some
+// hundred bytes for each member, user and role. Leases count as little as keys.
+const maxInfo = 16 << 20
+
+func (i *Info) reserve(n int) error {
+	if i.room += int64(n); i.room > maxInfo {
+		return fmt.Errorf("%w: more than %d MiB of members, alarms, users and roles", fault.ErrCorrupt, maxInfo>>20)
+	}
+	return nil
 }
 
 // Member is a member of the cluster.
@@ -62,8 +76,8 @@ func (db *Database) info(ctx context.Context) (*Info, error) {
 		{schema.BucketMembers, i.addMember},
 		{schema.BucketLease, i.addLease},
 		{schema.BucketAlarm, i.addAlarm},
-		{schema.BucketAuthUsers, func(key, _ []byte) error { i.Users = append(i.Users, string(key)); return nil }},
-		{schema.BucketAuthRoles, func(key, _ []byte) error { i.Roles = append(i.Roles, string(key)); return nil }},
+		{schema.BucketAuthUsers, i.addName(&i.Users)},
+		{schema.BucketAuthRoles, i.addName(&i.Roles)},
 	} {
 		if err := db.bucket(ctx, part.bucket, part.add); err != nil {
 			return nil, fmt.Errorf("bucket %q: %w", part.bucket, err)
@@ -91,6 +105,9 @@ func (db *Database) info(ctx context.Context) (*Info, error) {
 // addMember takes a record of bucket "members": the id in hexadecimal digits, and
 // the member as JSON.
 func (i *Info) addMember(key, value []byte) error {
+	if err := i.reserve(len(key) + len(value)); err != nil {
+		return err
+	}
 	id, err := strconv.ParseUint(string(key), 16, 64)
 	if err != nil {
 		return fmt.Errorf("%w: member %q: %w", fault.ErrCorrupt, key[:min(len(key), 32)], err)
@@ -147,12 +164,23 @@ func (i *Info) addLease(key, value []byte) error {
 
 // addAlarm takes a record of bucket "alarm": an AlarmMember as its key.
 func (i *Info) addAlarm(key, _ []byte) error {
+	if err := i.reserve(len(key)); err != nil {
+		return err
+	}
 	var a pb.AlarmMember
 	if err := proto.Unmarshal(key, &a); err != nil {
 		return fmt.Errorf("%w: alarm: %w", fault.ErrCorrupt, err)
 	}
 	i.Alarms = append(i.Alarms, Alarm{a.MemberID, a.Alarm.String()})
 	return nil
+}
+
+// addName takes the key of a record.
+func (i *Info) addName(to *[]string) func(key, _ []byte) error {
+	return func(key, _ []byte) error {
+		*to = append(*to, string(key))
+		return i.reserve(len(key))
+	}
 }
 
 // countLeases counts the live keys of each lease, in one pass.
@@ -166,14 +194,15 @@ func (db *Database) countLeases(ctx context.Context, leases []Lease) error {
 	}
 	var mu sync.Mutex
 	pass := boltfile.Options{Visit: func(_ boltfile.Bucket, piece int) boltfile.Visitor {
-		of := make(map[string]int64) // the latest lease of a key
+		of := make(map[keyspace.Fingerprint]int64) // the latest lease of a key
 		return &entries{
 			each: func(e *entry) error {
-				if old, ok := of[string(e.Key)]; e.Lease == 0 && (!ok || old == 0) {
+				key := db.Index.Fingerprint(e.Key)
+				if e.Lease == 0 && of[key] == 0 {
 					return nil
 				}
-				if p, alive := db.Index.Piece(db.Index.Fingerprint(e.Key)); alive && p == piece {
-					of[string(e.Key)] = e.Lease
+				if p, alive := db.Index.Piece(key); alive && p == piece {
+					of[key] = e.Lease
 				}
 				return nil
 			},
