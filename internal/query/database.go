@@ -49,7 +49,7 @@ type Database struct {
 var ErrClosed = errors.New("the Reader is closed")
 
 // Open opens the snapshot file at path and checks its structure.
-func Open(ctx context.Context, path string, report meter.Report) (_ *Database, err error) {
+func Open(ctx context.Context, path string, report meter.Report) (*Database, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -57,8 +57,9 @@ func Open(ctx context.Context, path string, report meter.Report) (_ *Database, e
 	if err != nil {
 		return nil, err
 	}
+	opened := false
 	defer func() {
-		if err != nil {
+		if !opened { // also if a report panics
 			_ = f.Close() // only read from
 		}
 	}()
@@ -71,6 +72,7 @@ func Open(ctx context.Context, path string, report meter.Report) (_ *Database, e
 	}
 	db.file = f
 	m.Finish()
+	opened = true
 	return db, nil
 }
 
