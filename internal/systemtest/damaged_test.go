@@ -21,18 +21,23 @@ import (
 	"etcd.example/snapshot/internal/snaptest/short"
 )
 
-var damaged = flag.Int("damaged", 2000, "number of damaged files that Status is tried on")
+var damaged = flag.Int("damaged", 2000, "number of damaged files that Status is tried on; a Reader is on half as many")
+
+// damageBases are snapshots, to be damaged.
+func damageBases(tb testing.TB) [][]byte {
+	return [][]byte{
+		snaptest.History(tb).Bytes(tb, true),
+		snaptest.NewDB().Put("a", "b").PageSize(1024).Bytes(tb, true),
+		snaptest.History(tb).PageSize(1024).Fragment().WithFreelist(true).Bytes(tb, true),
+		snaptest.NewDB().Put("big", strings.Repeat("x", 100_000)).NestedBucket(map[string]string{"k": "v"}, "lease", "inner").Bytes(tb, false),
+	}
+}
 
 // Damaged snapshots never crash the caller and never hang it; what is accepted
 // reads the same a second time, and what a restore makes of it is sound.
 func TestStatusOfDamagedFiles(t *testing.T) {
 	rng := rand.New(rand.NewPCG(99, 1))
-	bases := [][]byte{
-		snaptest.History(t).Bytes(t, true),
-		snaptest.NewDB().Put("a", "b").PageSize(1024).Bytes(t, true),
-		snaptest.History(t).PageSize(1024).Fragment().WithFreelist(true).Bytes(t, true),
-		snaptest.NewDB().Put("big", strings.Repeat("x", 100_000)).NestedBucket(map[string]string{"k": "v"}, "lease", "inner").Bytes(t, false),
-	}
+	bases := damageBases(t)
 	n, path := short.Or(*damaged, 200), filepath.Join(snaptest.MemoryDir(t), "db")
 	m, accepted := snapshot.New(), 0
 	for i := range n {
