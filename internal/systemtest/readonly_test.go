@@ -27,10 +27,12 @@ func TestReadingNeverWrites(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, content, 0o400))
 			before, err := os.Stat(path)
 			require.NoError(t, err)
+			changed := changeTime(t, path)
 			m := snapshot.New()
 			for _, skip := range []bool{false, true} {
 				_, _ = m.Status(path)
 				_, _ = m.Verify(t.Context(), path)
+				readAll(t, path)
 				cfg := apitest.Config(path, filepath.Join(t.TempDir(), "data"))
 				cfg.SkipHashCheck = skip
 				_ = m.Restore(cfg)
@@ -40,10 +42,23 @@ func TestReadingNeverWrites(t *testing.T) {
 			require.True(t, os.SameFile(before, after))
 			require.Equal(t, before.ModTime(), after.ModTime())
 			require.Equal(t, before.Mode(), after.Mode())
+			require.Equal(t, changed, changeTime(t, path), "attributes and links")
 			got, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.Equal(t, content, got)
 			require.Equal(t, []string{"db"}, snaptest.TreeList(t, dir), "nothing beside it")
 		})
 	}
+}
+
+// readAll asks everything that a Reader answers, if the file at path can be opened.
+func readAll(t *testing.T, path string) (opened bool) {
+	t.Helper()
+	r, err := snapshot.New().Open(t.Context(), path)
+	if err != nil {
+		return false
+	}
+	askAll(t, r, "key-ab", "key")
+	require.NoError(t, r.Close())
+	return true
 }
