@@ -28,11 +28,13 @@ func openReader(t *testing.T, path string) *snapshot.Reader {
 
 func TestReader(t *testing.T) {
 	snaptest.NoLeaks(t)
-	db := snaptest.NewDB().StorageVersion("3.7.0").Put("a", "1").Put("b", "2").Put("a", "3").Delete("b").Put("c", "4")
+	db := snaptest.NewDB().StorageVersion("3.7.0").Raw("cluster", "clusterVersion", "3.6.0").Put("a", "1").Put("b", "2").Put("a", "3").Delete("b").Put("c", "4")
 	r := openReader(t, db.Write(t, filepath.Join(t.TempDir(), "db"), true))
 	kv := r.KV()
 	latest := r.Info().Revision
 	require.Equal(t, db.Revision(), latest)
+	require.Equal(t, "3.7.0", r.Info().Version)
+	require.Equal(t, "3.6.0", r.Info().ClusterVersion)
 
 	got, err := kv.Get(t.Context(), "a")
 	require.NoError(t, err)
@@ -200,7 +202,6 @@ func TestInfo(t *testing.T) {
 	require.Equal(t, status, info.Status)
 	require.Equal(t, compacted.Header.Revision, info.CompactRevision)
 	require.Zero(t, info.ScheduledCompaction)
-	require.Equal(t, "3.7.0", info.ClusterVersion)
 	require.Equal(t, []snapshot.Lease{{ID: lease.ID, TTL: 600, Keys: 1}}, info.Leases)
 	require.Equal(t, []string{"root"}, info.Users)
 	require.Contains(t, info.Roles, "reader")
