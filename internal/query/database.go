@@ -39,6 +39,8 @@ type Database struct {
 
 	file *snapfile.File
 
+	maxWindow int64 // bytes; the constant but in tests
+
 	mu     sync.Mutex
 	calls  int // under way
 	closed bool
@@ -82,7 +84,7 @@ func newDatabase(ctx context.Context, r io.ReaderAt, size int64, scan boltfile.O
 	if err != nil {
 		return nil, err
 	}
-	db := &Database{Indexed: indexed}
+	db := &Database{Indexed: indexed, maxWindow: maxWindow}
 	if b, ok := indexed.Bucket(schema.BucketKey); ok {
 		if db.records, err = indexed.DB.Reader(ctx, b.Bucket); err != nil {
 			return nil, err
@@ -171,9 +173,13 @@ func (db *Database) revision(rev int64) (int64, error) {
 	case rev > db.Current:
 		return 0, fmt.Errorf("%w: revision %d, the snapshot ends at %d: %w", fault.ErrFuture, rev, db.Current, rpctypes.ErrFutureRev)
 	case rev < db.Compacted:
-		return 0, fmt.Errorf("%w: revision %d, the snapshot is compacted at %d: %w", fault.ErrCompacted, rev, db.Compacted, rpctypes.ErrCompacted)
+		return 0, db.compacted(rev)
 	}
 	return rev, nil
+}
+
+func (db *Database) compacted(rev int64) error {
+	return fmt.Errorf("%w: revision %d, the snapshot is compacted at %d: %w", fault.ErrCompacted, rev, db.Compacted, rpctypes.ErrCompacted)
 }
 
 // upTo returns the numbers of the pieces that may hold records up to a revision.

@@ -30,7 +30,8 @@ type HashKV struct {
 // its records up to revision, as in etcd's server/storage/mvcc/hash.go. It leaves
 // out a tombstone exactly at compactRevision, which only some versions of etcd
 // keep, and each record up to compactRevision that is not the latest one of a key
-// that is alive at revision.
+// that is alive at revision. If no key is alive at revision, it leaves out each
+// record up to compactRevision that the compaction removes.
 func (db *Database) HashKV(ctx context.Context, revision, compactRevision int64) (HashKV, error) {
 	if err := db.enter(ctx); err != nil {
 		return HashKV{}, err
@@ -50,7 +51,7 @@ func (db *Database) HashKV(ctx context.Context, revision, compactRevision int64)
 		return HashKV{}, fmt.Errorf("%w: revision %d is below the compact revision %d: %w",
 			fault.ErrCompacted, rev, compactRevision, rpctypes.ErrCompacted)
 	}
-	h := &hasher{db: db, revision: rev, compacted: compactRevision, index: db.Index}
+	h := &hasher{db: db, revision: rev, compacted: compactRevision, index: db.Index, indexed: db.Current}
 	if err := h.run(ctx); err != nil {
 		return HashKV{}, err
 	}
@@ -63,7 +64,8 @@ type hasher struct {
 	db        *Database
 	revision  int64
 	compacted int64
-	index     *keyspace.Index // of the keys alive at revision
+	index     *keyspace.Index // of the keys alive at indexed
+	indexed   int64
 
 	mu   sync.Mutex
 	sums map[int]sum // of the pieces that were read again
@@ -91,7 +93,7 @@ func (s *sum) append(other sum) {
 	s.size += other.size
 }
 
-func (h *hasher) run(ctx context.Context) (err error) {
+func (h *hasher) run(ctx context.Context) error {
 	pieces := h.db.upTo(h.revision)
 	var again []int
 	for _, i := range pieces {
@@ -99,8 +101,8 @@ func (h *hasher) run(ctx context.Context) (err error) {
 			again = append(again, i)
 		}
 	}
-	if len(again) > 0 && h.db.Pieces[again[0]].First.Main <= h.compacted && h.revision != h.db.Current {
-		if h.index, err = h.db.indexAt(ctx, h.revision); err != nil {
+	if len(again) > 0 && h.db.Pieces[again[0]].First.Main <= h.compacted {
+		if err := h.chooseIndex(ctx); err != nil {
 			return err
 		}
 	}
@@ -122,6 +124,23 @@ func (h *hasher) run(ctx context.Context) (err error) {
 	}
 	h.sum = total.crc
 	return ctx.Err()
+}
+
+// chooseIndex indexes the keys that are alive at the revision. If none is, a member
+// leaves out only what its compaction has removed.
+func (h *hasher) chooseIndex(ctx context.Context) (err error) {
+	for _, rev := range []int64{h.revision, h.compacted} {
+		if h.indexed != rev {
+			if h.index, err = h.db.indexAt(ctx, rev); err != nil {
+				return err
+			}
+			h.indexed = rev
+		}
+		if h.index.Len() > 0 {
+			break
+		}
+	}
+	return nil
 }
 
 // indexAt indexes the keys that are alive at a revision.
@@ -171,7 +190,9 @@ func (h *hasher) visitor(piece int) boltfile.Visitor {
 				return nil
 			}
 			r := record{key: h.index.Fingerprint(e.Key), compacted: e.revision.Main <= h.compacted}
-			latest[r.key] = len(records)
+			if e.revision.Main <= h.indexed {
+				latest[r.key] = len(records)
+			}
 			if e.revision.Main != h.compacted || !e.revision.Tombstone {
 				r.add(e.key)
 				r.add(e.value)
@@ -187,7 +208,7 @@ func (h *hasher) visitor(piece int) boltfile.Visitor {
 		done: func() error {
 			var total sum
 			for i, r := range records {
-				if r.compacted && h.index.Len() > 0 {
+				if r.compacted {
 					if p, alive := h.index.Piece(r.key); !alive || p != piece || latest[r.key] != i {
 						continue
 					}

@@ -30,7 +30,7 @@ func (db *Database) first(ctx context.Context, r Range) (*window, error) {
 		db.window = nil // there is room for one
 		db.mu.Unlock()
 	}
-	w, err := db.collect(ctx, r, maxWindow)
+	w, err := db.collect(ctx, r, db.maxWindow)
 	if err != nil {
 		return nil, err
 	}
