@@ -27,7 +27,12 @@ func (c Client) Txn(ctx context.Context, req *pb.TxnRequest, _ ...grpc.CallOptio
 		return nil, err
 	}
 	defer c.DB.leave()
-	return c.DB.txn(ctx, req)
+	resp, err := c.DB.txn(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = c.DB.header()
+	return resp, nil
 }
 
 // checkTxn refuses what a server refuses before it compares, and writes.
@@ -62,8 +67,9 @@ func checkTxn(req *pb.TxnRequest, ops int) error {
 	return nil
 }
 
+// txn leaves the header empty, as a server does in a transaction within another.
 func (db *Database) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	resp := &pb.TxnResponse{Header: db.header(), Succeeded: true}
+	resp := &pb.TxnResponse{Header: &pb.ResponseHeader{}, Succeeded: true}
 	for _, c := range req.Compare {
 		holds, err := db.compare(ctx, c)
 		if err != nil {
@@ -81,6 +87,9 @@ func (db *Database) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 		answer := &pb.ResponseOp{}
 		switch op := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
+			if err := db.checkNegative(op.RequestRange.Revision); err != nil {
+				return nil, err
+			}
 			r, err := db.rangeKeys(ctx, op.RequestRange)
 			if err != nil {
 				return nil, err
@@ -96,6 +105,16 @@ func (db *Database) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 		resp.Responses = append(resp.Responses, answer)
 	}
 	return resp, nil
+}
+
+// checkNegative refuses a negative revision as a server does in a transaction. A Get
+// takes it for the latest one. The compact revision of a server that has never
+// compacted is -1.
+func (db *Database) checkNegative(revision int64) error {
+	if revision < -1 || (revision == -1 && db.Compacted > 0) {
+		return db.compacted(revision)
+	}
+	return nil
 }
 
 // compare reports whether a comparison holds for every key of its range. A key that
