@@ -160,7 +160,11 @@ func (r *Reader) KV() clientv3.KV { return clientv3.NewKVFromKVClient(query.Clie
 // iterator can be used again. An error, an *Error with those of [Reader.KV], is
 // yielded once, with a nil KeyValue, and ends the iteration.
 func (r *Reader) Range(ctx context.Context, key string, opts ...clientv3.OpOption) iter.Seq2[*mvccpb.KeyValue, error] {
-	return wrapped("range", r.path, r.db.Range(ctx, rangeRequest(ctx, key, opts)))
+	req, err := rangeRequest(ctx, key, opts)
+	if err != nil {
+		return wrapped("range", r.path, failed[*mvccpb.KeyValue](err))
+	}
+	return wrapped("range", r.path, r.db.Range(ctx, req))
 }
 
 // Revision is the revision of one change: Main counts the transactions of the key
@@ -228,8 +232,12 @@ type Change struct {
 // each side and reads only the values that it yields. Two records are equal if
 // etcd stores the same bytes for them: a value that was written again differs.
 func Diff(ctx context.Context, from, to At, key string, opts ...clientv3.OpOption) iter.Seq2[Change, error] {
+	req, err := rangeRequest(ctx, key, opts)
+	if err != nil {
+		return wrapped("diff", from.Reader.path, failed[Change](err))
+	}
 	changes := query.Diff(ctx, query.At{DB: from.Reader.db, Revision: from.Revision},
-		query.At{DB: to.Reader.db, Revision: to.Revision}, rangeRequest(ctx, key, opts))
+		query.At{DB: to.Reader.db, Revision: to.Revision}, req)
 	return wrapped("diff", from.Reader.path, func(yield func(Change, error) bool) {
 		for c, err := range changes {
 			if !yield(Change(c), err) {
@@ -251,11 +259,20 @@ func wrapped[T any](op, path string, all iter.Seq2[T, error]) iter.Seq2[T, error
 	}
 }
 
-// rangeRequest is the request that etcd's client makes of options.
-func rangeRequest(ctx context.Context, key string, opts []clientv3.OpOption) *pb.RangeRequest {
+// failed yields err alone.
+func failed[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
+	}
+}
+
+// rangeRequest is the request that etcd's client makes of options. It refuses an
+// unknown order or target of a sort.
+func rangeRequest(ctx context.Context, key string, opts []clientv3.OpOption) (*pb.RangeRequest, error) {
 	var c requestCapture
-	_, _ = clientv3.NewKVFromKVClient(&c, nil).Do(ctx, clientv3.OpGet(key, opts...))
-	return c.request
+	_, err := clientv3.NewKVFromKVClient(&c, nil).Do(ctx, clientv3.OpGet(key, opts...))
+	return c.request, err
 }
 
 type requestCapture struct {
