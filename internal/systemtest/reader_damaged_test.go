@@ -1,6 +1,7 @@
 package systemtest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -162,4 +163,23 @@ func requireCutDuringIteration(t *testing.T, target querytest.Target, change fun
 		return fmt.Sprint(resp), err
 	}})
 	require.NoError(t, err)
+}
+
+// A record that was found and is no longer there is ErrCorrupt, and no answer.
+func TestRecordVanishesUnderReader(t *testing.T) {
+	content := snaptest.NewDB().Put("key/a", string(snaptest.Opaque(2000))).Put("key/b", "c").Bytes(t, true)
+	path := filepath.Join(t.TempDir(), "db")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	r := openReader(t, path)
+	all := func(opts ...clientv3.OpOption) error {
+		_, err := r.KV().Get(t.Context(), "key/", append(opts, clientv3.WithPrefix())...)
+		return err
+	}
+	require.NoError(t, all(clientv3.WithKeysOnly()))
+	last := []byte(snaptest.RevisionKey(3, 0, ""))
+	require.Equal(t, 1, bytes.Count(content, last))
+	require.NoError(t, os.WriteFile(path, bytes.Replace(content, last, []byte(snaptest.RevisionKey(3, 1, "")), 1), 0o600))
+	err := all()
+	require.ErrorIs(t, err, snapshot.ErrCorrupt)
+	require.ErrorContains(t, err, "no longer there")
 }
