@@ -1,8 +1,12 @@
 package snapshot_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"path/filepath"
 
@@ -12,115 +16,243 @@ import (
 	"etcd.example/snapshot/internal/snaptest"
 )
 
-// deployed is a snapshot of a cluster in which a prefix was deleted by accident.
-func deployed(dir string) string {
+// Assert in an integration test what was written, all of it at one moment.
+func ExampleV3Manager_Open() {
+	ctx, dir, etcd := context.Background(), tempDir(), startEtcd() // with three keys
+	defer removeAll(dir)
+	defer etcd.Stop()
+
+	m := snapshot.New()
 	path := filepath.Join(dir, "backup.db")
-	db := snaptest.NewDB().StorageVersion("3.7.0").
-		Put("/app/config", "v1").Put("/app/secret", "s3cret").Put("/db/config", "v1").
-		Put("/app/config", "v2").Delete("/app/config").Delete("/app/secret")
-	if err := db.WriteFile(path, true); err != nil {
+	if err := m.Save(ctx, clientv3.Config{Endpoints: []string{etcd.Endpoint()}}, path); err != nil {
+		log.Fatal(err)
+	}
+	r, err := m.Open(ctx, path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = r.Close() }() // only read from
+
+	resp, err := r.KV().Txn(ctx).If(
+		clientv3.Compare(clientv3.Value("apple"), "=", "fruit"),
+		clientv3.Compare(clientv3.Version("banana"), "=", 1),   // written once
+		clientv3.Compare(clientv3.CreateRevision("d"), "=", 0), // never
+	).Commit()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("as expected:", resp.Succeeded)
+	// Output: as expected: true
+}
+
+// Restore one prefix into a cluster that is running. Leases are granted anew, with
+// their full time.
+func ExampleReader_Range_restorePrefix() {
+	ctx, dir, etcd := context.Background(), tempDir(), startEtcd()
+	defer removeAll(dir)
+	defer etcd.Stop()
+	cli := etcd.Client()
+
+	r, err := snapshot.New().Open(ctx, snapshotOfServices(dir))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+
+	ttl := make(map[clientv3.LeaseID]int64)
+	for _, lease := range r.Info().Leases {
+		ttl[lease.ID] = lease.TTL
+	}
+	granted := make(map[clientv3.LeaseID]clientv3.LeaseID) // by the old one
+	for kv, err := range r.Range(ctx, "/services/", clientv3.WithPrefix()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		old := clientv3.LeaseID(kv.Lease)
+		if old != 0 && granted[old] == 0 {
+			lease, err := cli.Grant(ctx, ttl[old])
+			if err != nil {
+				log.Fatal(err)
+			}
+			granted[old] = lease.ID
+		}
+		if _, err := cli.Put(ctx, string(kv.Key), string(kv.Value), clientv3.WithLease(granted[old])); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for _, lease := range granted {
+		l, err := cli.TimeToLive(ctx, lease, clientv3.WithAttachedKeys())
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d s: %s\n", l.GrantedTTL, l.Keys)
+	}
+	resp, err := cli.Get(ctx, "/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.Count, "keys")
+	// Output:
+	// 600 s: [/services/api /services/web]
+	// 3 keys
+}
+
+// List what changed between two snapshots.
+func ExampleDiff() {
+	ctx, dir := context.Background(), tempDir()
+	defer removeAll(dir)
+
+	m := snapshot.New()
+	monday, tuesday := snapshotsOfTwoDays(dir)
+	before, err := m.Open(ctx, monday)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = before.Close() }()
+	after, err := m.Open(ctx, tuesday)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = after.Close() }()
+
+	from, to := snapshot.At{Reader: before}, snapshot.At{Reader: after}
+	for c, err := range snapshot.Diff(ctx, from, to, "/config/", clientv3.WithPrefix()) {
+		switch {
+		case err != nil:
+			log.Fatal(err)
+		case c.Before == nil:
+			fmt.Printf("+ %s = %s\n", c.Key, c.After.Value)
+		case c.After == nil:
+			fmt.Printf("- %s = %s\n", c.Key, c.Before.Value)
+		default:
+			fmt.Printf("~ %s = %s, was %s\n", c.Key, c.After.Value, c.Before.Value)
+		}
+	}
+	// Output:
+	// ~ /config/level = debug, was info
+	// + /config/limit = 100
+	// - /config/proxy = 10.0.0.9
+}
+
+// Write all live keys out as an archive, one file a key.
+func ExampleReader_Range_tar() {
+	ctx, dir := context.Background(), tempDir()
+	defer removeAll(dir)
+
+	r, err := snapshot.New().Open(ctx, snapshotOfServices(dir))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for kv, err := range r.Range(ctx, "", clientv3.WithPrefix()) { // all keys
+		if err != nil {
+			log.Fatal(err)
+		}
+		err := w.WriteHeader(&tar.Header{Name: string(kv.Key), Size: int64(len(kv.Value)), Mode: 0o600})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := w.Write(kv.Value); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		log.Fatal(err)
+	}
+	printArchive(&archive)
+	// Output:
+	// /config/level: info
+	// /services/api: 10.0.0.2
+	// /services/db: 10.0.0.3
+	// /services/web: 10.0.0.1
+}
+
+// Read a key at an earlier revision to undo a deletion.
+func ExampleReader_KV() {
+	ctx, dir := context.Background(), tempDir()
+	defer removeAll(dir)
+
+	_, tuesday := snapshotsOfTwoDays(dir) // in which /config/proxy is deleted
+	r, err := snapshot.New().Open(ctx, tuesday)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+
+	var deleted int64 // the revision that deleted it last
+	for record, err := range r.Records(ctx, 0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if record.Tombstone && string(record.KeyValue.Key) == "/config/proxy" {
+			deleted = record.Revision.Main
+		}
+	}
+	resp, err := r.KV().Get(ctx, "/config/proxy", clientv3.WithRev(deleted-1))
+	if errors.Is(err, snapshot.ErrCompacted) {
+		log.Fatal("too late: look into an older snapshot")
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("deleted at revision %d, it was %s\n", deleted, resp.Kvs[0].Value)
+	// Output: deleted at revision 6, it was 10.0.0.9
+}
+
+// What the examples stand on.
+
+// snapshotOfServices writes a snapshot with two keys of one lease, and two without.
+func snapshotOfServices(dir string) string {
+	path := filepath.Join(dir, "services.db")
+	err := snaptest.NewDB().
+		Lease(7, 600).
+		Put("/config/level", "info").
+		PutLease("/services/web", "10.0.0.1", 7).
+		PutLease("/services/api", "10.0.0.2", 7).
+		Put("/services/db", "10.0.0.3").
+		WriteFile(path, true)
+	if err != nil {
 		log.Fatal(err)
 	}
 	return path
 }
 
-// An integration test asserts what was written, with the client API that the program
-// under test uses.
-func ExampleReader_KV() {
-	dir := tempDir()
-	defer removeAll(dir)
-	path := deployed(dir)
-
-	ctx := context.Background()
-	r, err := snapshot.New().Open(ctx, path)
-	if err != nil {
+// snapshotsOfTwoDays writes two snapshots of one cluster.
+func snapshotsOfTwoDays(dir string) (monday, tuesday string) {
+	monday, tuesday = filepath.Join(dir, "monday.db"), filepath.Join(dir, "tuesday.db")
+	db := snaptest.NewDB().
+		Put("/config/level", "info").
+		Put("/config/proxy", "10.0.0.9").
+		Put("/config/zone", "a")
+	err := db.WriteFile(monday, true)
+	db.Put("/config/level", "debug").
+		Delete("/config/proxy").
+		Put("/config/limit", "100").
+		Put("/services/web", "10.0.0.1")
+	if err = errors.Join(err, db.WriteFile(tuesday, true)); err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = r.Close() }()
-	resp, err := r.KV().Get(ctx, "/", clientv3.WithPrefix())
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, kv := range resp.Kvs {
-		fmt.Printf("%s = %s, version %d\n", kv.Key, kv.Value, kv.Version)
-	}
-	// Output:
-	// /db/config = v1, version 1
+	return monday, tuesday
 }
 
-// What was deleted since an earlier revision, and what it was.
-func ExampleDiff() {
-	dir := tempDir()
-	defer removeAll(dir)
-	path := deployed(dir)
-
-	ctx := context.Background()
-	r, err := snapshot.New().Open(ctx, path)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	before := snapshot.At{Reader: r, Revision: r.Info().Revision - 2}
-	for change, err := range snapshot.Diff(ctx, before, snapshot.At{Reader: r}, "/app/", clientv3.WithPrefix()) {
+// printArchive lists the files in a tar archive with what is in them.
+func printArchive(r io.Reader) {
+	archive := tar.NewReader(r)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
 		if err != nil {
 			log.Fatal(err)
 		}
-		if change.After == nil {
-			fmt.Printf("%s was deleted; it was %q\n", change.Key, change.Before.Value)
-		}
-	}
-	// Output:
-	// /app/config was deleted; it was "v2"
-	// /app/secret was deleted; it was "s3cret"
-}
-
-// The history of a key, out of every record of the snapshot.
-func ExampleReader_Records() {
-	dir := tempDir()
-	defer removeAll(dir)
-	path := deployed(dir)
-
-	ctx := context.Background()
-	r, err := snapshot.New().Open(ctx, path)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	for record, err := range r.Records(ctx, 0) {
+		content, err := io.ReadAll(archive)
 		if err != nil {
 			log.Fatal(err)
 		}
-		if string(record.KeyValue.Key) != "/app/config" {
-			continue
-		}
-		if record.Tombstone {
-			fmt.Printf("revision %d: deleted\n", record.Revision.Main)
-		} else {
-			fmt.Printf("revision %d: %s\n", record.Revision.Main, record.KeyValue.Value)
-		}
+		fmt.Printf("%s: %s\n", header.Name, content)
 	}
-	// Output:
-	// revision 2: v1
-	// revision 5: v2
-	// revision 6: deleted
-}
-
-// Before a backup is relied on, it is matched with all members of the cluster.
-func ExampleV3Manager_Match() {
-	e := startEtcd()
-	defer e.Stop()
-	dir := tempDir()
-	defer removeAll(dir)
-	endpoint, path := e.Endpoint(), filepath.Join(dir, "backup.db")
-
-	ctx, m := context.Background(), snapshot.New()
-	if err := m.Save(ctx, clientv3.Config{Endpoints: []string{endpoint}}, path); err != nil {
-		log.Fatal(err)
-	}
-	all := clientv3.Config{Endpoints: []string{endpoint}} // every member of the cluster
-	if err := m.Match(ctx, all, path); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("equal")
-	// Output: equal
 }

@@ -151,7 +151,7 @@ func TestReaderManyRecordsOnAPage(t *testing.T) {
 				require.NoError(t, err)
 			}
 		})
-		require.Less(t, peak, int64(96<<20))
+		require.Less(t, peak, int64(192<<20))
 	}
 }
 
