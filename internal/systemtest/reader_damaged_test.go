@@ -16,6 +16,7 @@ import (
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
 	"etcd.example/snapshot/internal/snaptest/querytest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // A damaged snapshot is refused, or it opens, and then answers each question twice
@@ -24,7 +25,7 @@ func TestReaderOfDamagedFiles(t *testing.T) {
 	snaptest.NoLeaks(t)
 	rng := rand.New(rand.NewPCG(15, 9))
 	bases := damageBases(t)
-	n, path := *damaged/2, filepath.Join(snaptest.MemoryDir(t), "db")
+	n, path := short.Or(*damaged/2, 100), filepath.Join(snaptest.MemoryDir(t), "db")
 	opened, answers, refusals := 0, 0, 0
 	for i := range n {
 		content, desc := snaptest.Mutate(rng, append([]byte(nil), bases[i%len(bases)]...))

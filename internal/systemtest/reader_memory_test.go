@@ -13,6 +13,7 @@ import (
 
 	"etcd.example/snapshot"
 	"etcd.example/snapshot/internal/snaptest"
+	"etcd.example/snapshot/internal/snaptest/short"
 )
 
 // liveMemory is what Go's heap holds without garbage, in bytes.
@@ -54,6 +55,7 @@ func peakMemory(t *testing.T, f func()) (peak int64) {
 // An open Reader holds an index of at most 32 bytes a key. A query holds a few
 // buffers, and the keys of its range up to a bound.
 func TestReaderMemory(t *testing.T) {
+	short.Skip(t, "looks at the heap all the time")
 	const keys = 300_000
 	path := snaptest.NewDB().Large(keys, 100).Write(t, filepath.Join(t.TempDir(), "db"), true)
 	runtime.GC() // pools give up what they hold at the second one
