@@ -19,13 +19,21 @@ import (
 	"etcd.example/snapshot/internal/snaptest/short"
 )
 
+// readerFiles is the number of damaged files that a Reader is tried on.
+func readerFiles() int {
+	if raceDetector {
+		return *damaged / 20
+	}
+	return *damaged / 2
+}
+
 // A damaged snapshot is refused, or it opens, and then answers each question twice
 // the same, if only with ErrCorrupt.
 func TestReaderOfDamagedFiles(t *testing.T) {
 	snaptest.NoLeaks(t)
 	rng := rand.New(rand.NewPCG(15, 9))
 	bases := damageBases(t)
-	n, path := short.Or(*damaged/2, 100), filepath.Join(snaptest.MemoryDir(t), "db")
+	n, path := short.Or(readerFiles(), 100), filepath.Join(snaptest.MemoryDir(t), "db")
 	opened, answers, refusals := 0, 0, 0
 	for i := range n {
 		content, desc := snaptest.Mutate(rng, append([]byte(nil), bases[i%len(bases)]...))

@@ -80,6 +80,7 @@ func writeClaimed(t *testing.T, records ...claimed) string {
 
 // Keys that no etcd has: as many as a piece holds take no more memory than a few.
 func TestReaderHugeKeys(t *testing.T) {
+	skipUnderRace(t)
 	short.Skip(t, "reads half a GB")
 	const size, keys = 24 << 20, 20
 	var records []claimed
@@ -137,6 +138,7 @@ func TestReaderClaimedSizes(t *testing.T) {
 
 // A page can have 65,535 records: more than fit into one that is held, and fewer.
 func TestReaderManyRecordsOnAPage(t *testing.T) {
+	skipUnderRace(t)
 	short.Skip(t, "looks at the heap all the time")
 	for _, size := range []int{1, 40} {
 		const records = 65_535
@@ -161,6 +163,7 @@ func TestReaderManyRecordsOnAPage(t *testing.T) {
 // What is in the other buckets may be anything. It is refused, and does not fill the
 // memory.
 func TestReaderGarbageInBuckets(t *testing.T) {
+	skipUnderRace(t)
 	short.Skip(t, "looks at the heap all the time")
 	mib := func(n int, s string) string { return strings.Repeat(s, n<<20/len(s)) }
 	users := func(db *snaptest.DB, bucket string, n int) *snaptest.DB {

@@ -24,6 +24,15 @@ func liveMemory() int64 {
 	return int64(live[0].Value.Uint64())
 }
 
+// skipUnderRace skips a test of memory, which is another one with shadow pages, and
+// whose collections take many times as long.
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("not run under the race detector: it measures memory")
+	}
+}
+
 // peakMemory is how many bytes more the heap holds meanwhile, without garbage, with
 // two processors.
 func peakMemory(t *testing.T, f func()) (peak int64) {
@@ -55,6 +64,7 @@ func peakMemory(t *testing.T, f func()) (peak int64) {
 // An open Reader holds an index of at most 32 bytes a key. A query holds a few
 // buffers, and the keys of its range up to a bound.
 func TestReaderMemory(t *testing.T) {
+	skipUnderRace(t)
 	short.Skip(t, "looks at the heap all the time")
 	const keys = 300_000
 	path := snaptest.NewDB().Large(keys, 100).Write(t, filepath.Join(t.TempDir(), "db"), true)
