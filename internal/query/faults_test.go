@@ -111,8 +111,8 @@ func TestEveryReadOfAQueryFails(t *testing.T) {
 				got, _, err = querytest.Ask(t.Context(), q)
 				require.NoError(t, err)
 				require.Equal(t, want, got, "after the error of read %d", k)
-				if k > 12 {
-					k += k / 3
+				if k > 6 {
+					k += k / 2
 				}
 			}
 		})
@@ -131,13 +131,13 @@ func open(tb testing.TB, r io.ReaderAt, size int) querytest.Target {
 func TestReadsAfterTheContextHasEnded(t *testing.T) {
 	snaptest.NoLeaks(t)
 	const bound = 4 * 256 << 10 // bytes, with all workers
-	b := snaptest.NewDB().Large(30_000, 1000).Bytes(t, false)
+	b := snaptest.NewDB().Large(10_000, 1000).Bytes(t, false)
 	r := &reader{ReaderAt: bytes.NewReader(b)}
 	r.from(-1)
-	const key, prefix = "large/000000010000", "large/"
+	const key, prefix = "large/000000005000", "large/"
 	for i, q := range open(t, r, len(b)).Queries(key, prefix) {
 		t.Run(q.Name, func(t *testing.T) {
-			for _, at := range []int64{0, 1, 4, 20} {
+			for _, at := range []int64{0, 3, 20} {
 				r.from(-1)
 				q := open(t, r, len(b)).Queries(key, prefix)[i]
 				ctx, cancel := context.WithCancel(t.Context())
