@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"runtime"
 	"sort"
 	"sync"
 )
@@ -50,19 +49,12 @@ func (r *BucketReader) Piece(key []byte) int {
 
 // Visit shows some pieces to visitors, as Scan does, but checks only their pages.
 func (r *BucketReader) Visit(ctx context.Context, numbers []int, opts Options) error {
-	s := r.scan(ctx)
-	s.visit, s.read, s.workers = opts.Visit, opts.Read, opts.Workers
-	if s.read == nil {
-		s.read = func(int64) {}
-	}
-	if s.workers == 0 {
-		s.workers = runtime.GOMAXPROCS(0)
-	}
+	s := r.scan(ctx, opts)
 	pieces := make([]piece, len(numbers))
 	for i, n := range numbers {
 		pieces[i] = r.pieces[n]
 	}
-	return s.run(s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) }), pieces)
+	return s.run(s.callersWorker(), pieces)
 }
 
 // Walk shows the leaf pages to v in key order, on the calling goroutine, from the
@@ -174,13 +166,15 @@ func (p *picker) Done() error { return nil }
 
 // scan has no usage: a piece is a branch page with leaf pages below, which leads
 // into no circle.
-func (r *BucketReader) scan(ctx context.Context) *scan { return &scan{ctx: ctx, db: r.db} }
+func (r *BucketReader) scan(ctx context.Context, opts Options) *scan {
+	return newScan(ctx, r.db, nil, opts)
+}
 
 func (r *BucketReader) worker(ctx context.Context) *worker {
-	s := r.scan(ctx)
+	s := r.scan(ctx, Options{})
 	w, ok := r.workers.Get().(*worker)
 	if !ok {
-		return s.newWorker(func(int64) {})
+		return s.callersWorker()
 	}
 	w.scan = s
 	w.window.data = w.window.data[:0] // the file may have changed

@@ -24,8 +24,7 @@ func (db *DB) LastKey(ctx context.Context, bucket string) ([]byte, error) {
 // walker returns a worker that belongs to no scan. It records the pages that it
 // has seen, which ends a walk in a circle.
 func (db *DB) walker(ctx context.Context) *worker {
-	s := &scan{ctx: ctx, db: db, usage: newUsage(db)}
-	return s.newWorker(func(int64) {})
+	return newScan(ctx, db, newUsage(db), Options{}).callersWorker()
 }
 
 // lastKey returns the last key of a bucket, nil if there is none.

@@ -63,17 +63,8 @@ const MaxBuckets = 1 << 16
 // takes one bit, two if the file has a freelist, and each branch page some hundred
 // bytes.
 func (db *DB) Scan(ctx context.Context, opts Options) (*Usage, []Bucket, error) {
-	s := &scan{ctx: ctx, db: db, usage: newUsage(db), visit: opts.Visit, read: opts.Read, workers: opts.Workers}
-	if s.visit == nil {
-		s.visit = func(Bucket, int) Visitor { return nil }
-	}
-	if s.read == nil {
-		s.read = func(int64) {}
-	}
-	if s.workers == 0 {
-		s.workers = runtime.GOMAXPROCS(0)
-	}
-	w := s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) })
+	s := newScan(ctx, db, newUsage(db), opts)
+	w := s.callersWorker()
 
 	freelist, err := w.claimFreelist()
 	if err != nil {
@@ -109,6 +100,25 @@ type scan struct {
 
 	mu     sync.Mutex
 	nested []Pgid // roots of nested buckets still to be checked
+}
+
+func newScan(ctx context.Context, db *DB, usage *Usage, opts Options) *scan {
+	s := &scan{ctx: ctx, db: db, usage: usage, visit: opts.Visit, read: opts.Read, workers: opts.Workers}
+	if s.visit == nil {
+		s.visit = func(Bucket, int) Visitor { return nil }
+	}
+	if s.read == nil {
+		s.read = func(int64) {}
+	}
+	if s.workers == 0 {
+		s.workers = runtime.GOMAXPROCS(0)
+	}
+	return s
+}
+
+// callersWorker is the worker of the goroutine that reports what all have read.
+func (s *scan) callersWorker() *worker {
+	return s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) })
 }
 
 // piece is the unit of work: one leaf page, one inline page, or a branch page
