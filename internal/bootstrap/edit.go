@@ -74,7 +74,7 @@ func (c *Cluster) Edit(e *boltfile.Edit, ch Changes) (revision int64, err error)
 		if revision, err = bumpRevision(e, ch.RevisionBump); err != nil {
 			return 0, err
 		}
-		meta = set(meta, schema.MetaScheduledCompact, revisionKey(revision))
+		meta = set(meta, schema.MetaScheduledCompact, keyspace.Revision{Main: revision}.Key())
 	}
 	if ch.DropAlarms && e.Has(schema.BucketAlarm) {
 		if err := replace(e, schema.BucketAlarm, nil); err != nil {
@@ -135,7 +135,7 @@ func bumpRevision(e *boltfile.Edit, bump uint64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return bumped, e.Append(schema.BucketKey, boltfile.Record{Key: revisionKey(bumped)})
+	return bumped, e.Append(schema.BucketKey, boltfile.Record{Key: keyspace.Revision{Main: bumped}.Key()})
 }
 
 // CheckBump returns an [*OverflowError] if Edit would. It reads only a few pages,
@@ -166,14 +166,6 @@ func addBump(last []byte, bump uint64) (int64, error) {
 		return 0, &OverflowError{Latest: latest.Main, Bump: bump}
 	}
 	return latest.Main + int64(bump), nil
-}
-
-// revisionKey returns the key of the first change in a revision.
-func revisionKey(main int64) []byte {
-	k := make([]byte, 17)
-	binary.BigEndian.PutUint64(k, uint64(main))
-	k[8] = '_'
-	return k
 }
 
 func bigEndian(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

@@ -37,6 +37,7 @@ func TestParseRevision(t *testing.T) {
 		got, err := keyspace.ParseRevision(tt.key)
 		require.NoError(t, err)
 		require.Equal(t, tt.want, got)
+		require.Equal(t, tt.key, got.Key())
 	}
 	for name, bad := range map[string][]byte{
 		"0 bytes":   nil,
@@ -231,6 +232,7 @@ func FuzzRevision(f *testing.F) {
 		}
 		require.NoError(t, err)
 		require.Equal(t, want, got)
+		require.Equal(t, b, got.Key())
 	})
 }
 

@@ -58,6 +58,17 @@ func ParseRevision(key []byte) (Revision, error) {
 	return r, nil
 }
 
+// Key returns the key of the record in bucket "key".
+func (r Revision) Key() []byte {
+	key := make([]byte, 0, tombstoneSize)
+	key = append(binary.BigEndian.AppendUint64(key, uint64(r.Main)), '_')
+	key = binary.BigEndian.AppendUint64(key, uint64(r.Sub))
+	if r.Tombstone {
+		key = append(key, 't')
+	}
+	return key
+}
+
 // Compare returns -1, 0 or 1 as r comes before, with or after other.
 func (r Revision) Compare(other Revision) int {
 	switch {

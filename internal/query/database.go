@@ -20,7 +20,6 @@ import (
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/fault"
 	"etcd.example/snapshot/internal/inspect"
-	"etcd.example/snapshot/internal/keyspace"
 	"etcd.example/snapshot/internal/meter"
 	"etcd.example/snapshot/internal/schema"
 	"etcd.example/snapshot/internal/snapfile"
@@ -191,14 +190,4 @@ func (db *Database) upTo(rev int64) []int {
 		}
 	}
 	return numbers
-}
-
-// revisionKey is the key of a record in bucket "key".
-func revisionKey(r keyspace.Revision) []byte {
-	b := append(binary.BigEndian.AppendUint64(nil, uint64(r.Main)), '_')
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Sub))
-	if r.Tombstone {
-		b = append(b, 't')
-	}
-	return b
 }

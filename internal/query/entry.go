@@ -184,7 +184,7 @@ func (db *Database) read(ctx context.Context, r keyspace.Revision) (*mvccpb.KeyV
 func (db *Database) readSorted(ctx context.Context, revisions []keyspace.Revision, add func(i int, kv *mvccpb.KeyValue)) error {
 	r := &recordReader{add: add}
 	for _, revision := range revisions {
-		r.keys = append(r.keys, revisionKey(revision))
+		r.keys = append(r.keys, revision.Key())
 	}
 	if err := db.records.Lookup(ctx, r.keys, r); err != nil {
 		return err

@@ -30,7 +30,7 @@ func (db *Database) Records(ctx context.Context, after int64) iter.Seq2[Record, 
 		if db.records == nil {
 			return
 		}
-		err := db.records.Walk(ctx, revisionKey(keyspace.Revision{Main: max(after, 0)}), &entries{each: func(e *entry) error {
+		err := db.records.Walk(ctx, keyspace.Revision{Main: max(after, 0)}.Key(), &entries{each: func(e *entry) error {
 			if e.revision.Main <= after {
 				return nil
 			}

@@ -2,7 +2,6 @@ package snaptest
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -70,8 +69,7 @@ func MemoryDir(tb testing.TB) string {
 
 // RevisionKey returns the key of a record; mark is "t" for a tombstone.
 func RevisionKey(main, sub int, mark string) string {
-	b := append(binary.BigEndian.AppendUint64(nil, uint64(main)), '_')
-	return string(binary.BigEndian.AppendUint64(b, uint64(sub))) + mark
+	return string(revKey(int64(main), int64(sub), false)) + mark
 }
 
 // AsSnapshot turns a db file into a snapshot.
