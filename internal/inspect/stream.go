@@ -52,11 +52,8 @@ func Stream(ctx context.Context, r io.Reader, report meter.Report) (trailer.Dige
 // checkDigest checks the trailer, and the database as far as its head shows it.
 func checkDigest(digest trailer.Digest, head []byte) error {
 	r := bytes.NewReader(head)
-	if !digest.Present {
-		return snapfile.NoTrailer("stream", r, digest.Size)
-	}
-	if err := digest.Check(); err != nil {
-		return snapfile.Explain(err, r, digest.Size)
+	if err := snapfile.CheckDigest(digest, r); err != nil {
+		return err
 	}
 	_, err := boltfile.Open(r, digest.Size)
 	return err

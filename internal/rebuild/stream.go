@@ -44,11 +44,8 @@ func (s *streamSource) copyTo(ctx context.Context, dst durable.File, m *meter.Me
 		}
 	}
 	if !s.skipHash {
-		if !digest.Present {
-			return 0, snapfile.NoTrailer("stream", dst, digest.Size)
-		}
-		if err := digest.Check(); err != nil {
-			return 0, snapfile.Explain(err, dst, digest.Size)
+		if err := snapfile.CheckDigest(digest, dst); err != nil {
+			return 0, err
 		}
 	}
 	m.Finish()

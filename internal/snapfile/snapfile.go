@@ -53,7 +53,7 @@ func (f *File) RequireTrailer() error {
 	if f.HasTrailer {
 		return nil
 	}
-	return NoTrailer("file", f, f.Size)
+	return noTrailer("file", f, f.Size)
 }
 
 // RequireDatabase returns an error if the size bytes of r are not a database, or
@@ -66,9 +66,21 @@ func RequireDatabase(r io.ReaderAt, size int64) error {
 	return nil
 }
 
-// NoTrailer is the [fault.ErrNoTrailer] of a file or stream of size bytes, which
+// CheckDigest returns an error if the digest of a stream does not match its trailer.
+// The error says what r, the beginning of the database, shows of the cause.
+func CheckDigest(digest trailer.Digest, r io.ReaderAt) error {
+	if !digest.Present {
+		return noTrailer("stream", r, digest.Size)
+	}
+	if err := digest.Check(); err != nil {
+		return Explain(err, r, digest.Size)
+	}
+	return nil
+}
+
+// noTrailer is the [fault.ErrNoTrailer] of a file or stream of size bytes, which
 // may have lost its checksum together with a part of its database.
-func NoTrailer(what string, r io.ReaderAt, size int64) error {
+func noTrailer(what string, r io.ReaderAt, size int64) error {
 	err := fmt.Errorf("%w: the %s does not end in a checksum (%d bytes)", fault.ErrNoTrailer, what, size)
 	if explained := Explain(err, r, size); explained != err {
 		return explained
