@@ -9,6 +9,7 @@ import (
 	"etcd.example/snapshot/internal/boltfile"
 	"etcd.example/snapshot/internal/fault"
 	"etcd.example/snapshot/internal/keyspace"
+	"etcd.example/snapshot/internal/schema"
 )
 
 // lastRevision returns the main revision of the last key of bucket "key" in the
@@ -16,12 +17,8 @@ import (
 // checksum has matched, so it is what the server has. An error is that of a read or
 // of ctx.
 func lastRevision(ctx context.Context, r io.ReaderAt, size int64) (int64, error) {
-	pages := &budget{ReaderAt: r, left: maxRevisionReads}
-	revision, err := lastKey(ctx, pages, size)
-	switch {
-	case pages.failed != nil: // whatever was made of it
-		return 0, fmt.Errorf("read pages: %w", pages.failed)
-	case errors.Is(err, fault.ErrCorrupt), errors.Is(err, fault.ErrByteOrder):
+	revision, err := lastKey(ctx, &budget{ReaderAt: r, left: maxRevisionReads}, size)
+	if errors.Is(err, fault.ErrCorrupt) || errors.Is(err, fault.ErrByteOrder) {
 		return 0, nil
 	}
 	return revision.Main, err
@@ -32,7 +29,7 @@ func lastKey(ctx context.Context, r io.ReaderAt, size int64) (keyspace.Revision,
 	if err != nil {
 		return keyspace.Revision{}, err
 	}
-	key, err := db.LastKey(ctx, "key")
+	key, err := db.LastKey(ctx, schema.BucketKey)
 	if err != nil || key == nil {
 		return keyspace.Revision{}, err
 	}
@@ -40,16 +37,14 @@ func lastKey(ctx context.Context, r io.ReaderAt, size int64) (keyspace.Revision,
 }
 
 // maxRevisionReads is how many bytes are read for the revision. A sound database
-// needs some hundred KiB. A server can make one up whose right edge is as long as
-// the file, and nobody has checked its structure.
+// needs some hundred KiB. A lying server can send one whose right edge is as long as
+// the file: its structure has not been checked.
 const maxRevisionReads = 4 << 20
 
-// budget ends the reads of a database after so many bytes, and keeps the error of a
-// read that failed: a database that cannot be read is not a damaged one.
+// budget ends the reads of a database after so many bytes.
 type budget struct {
 	io.ReaderAt
-	left   int64
-	failed error
+	left int64
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -57,9 +52,5 @@ func (b *budget) ReadAt(p []byte, off int64) (int, error) {
 	if b.left -= int64(len(p)); b.left < 0 {
 		return 0, fmt.Errorf("%w: the last key is not within %d bytes of pages", fault.ErrCorrupt, maxRevisionReads)
 	}
-	n, err := b.ReaderAt.ReadAt(p, off)
-	if err != nil && !errors.Is(err, io.EOF) {
-		b.failed = err
-	}
-	return n, err
+	return b.ReaderAt.ReadAt(p, off)
 }
