@@ -27,7 +27,7 @@ func (db *Database) first(ctx context.Context, r Range) (*window, error) {
 	}
 	if r.End != nil {
 		db.mu.Lock()
-		db.window = nil // there is room for one
+		db.window = nil // only one is kept
 		db.mu.Unlock()
 	}
 	w, err := db.collect(ctx, r, db.maxWindow)

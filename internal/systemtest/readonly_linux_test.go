@@ -13,7 +13,7 @@ import (
 )
 
 // changeTime is when the file's attributes, extended ones among them, or links have
-// changed last. Nobody can set it.
+// changed last. No call sets it.
 func changeTime(t *testing.T, path string) any {
 	t.Helper()
 	var st unix.Stat_t
