@@ -47,8 +47,8 @@ func (r *reserve) hold(dir string) error {
 // drop closes what is held.
 func (r *reserve) drop() error {
 	var errs []error
-	for _, f := range r.held {
-		errs = append(errs, f.Close())
+	for _, dir := range slices.Sorted(maps.Keys(r.held)) {
+		errs = append(errs, r.held[dir].Close())
 	}
 	r.held = nil
 	return errors.Join(errs...)
