@@ -183,8 +183,10 @@ func (tr *tracer) run(t *testing.T, j job, args ...string) (stdout, stderr, log 
 	cmd := exec.CommandContext(ctx, tr.strace, append(args, tr.exe)...)
 	text, err := json.Marshal(j)
 	require.NoError(t, err)
-	// No collection of garbage, no preemption: fewer system calls of Go's own.
-	cmd.Env = append(os.Environ(), childJob+"="+string(text), "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+	// One processor, so that no other thread takes a part of the work: the calls of
+	// the first one are then the same each time. No collection of garbage, no
+	// preemption: fewer system calls of Go's own.
+	cmd.Env = append(os.Environ(), childJob+"="+string(text), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run() // strace ends as its child does, which may have been killed
