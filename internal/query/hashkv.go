@@ -28,9 +28,9 @@ type HashKV struct {
 //
 // The hash is the CRC-32C over the name of bucket "key", and the keys and values of
 // its records up to revision, as in etcd's server/storage/mvcc/hash.go. It leaves
-// out a tombstone exactly at compactRevision, which only some versions of etcd
-// keep, and each record up to compactRevision that is not the latest one of a key
-// that is alive at revision. If no key is alive at revision, it leaves out each
+// out each record up to compactRevision that is not the latest one of a key that is
+// alive at revision. That goes for a tombstone exactly at compactRevision too, which
+// only some versions of etcd keep. If no key is alive at revision, it leaves out each
 // record up to compactRevision that the compaction removes.
 func (db *Database) HashKV(ctx context.Context, revision, compactRevision int64) (HashKV, error) {
 	if err := db.enter(ctx); err != nil {
@@ -193,13 +193,11 @@ func (h *hasher) visitor(piece int) boltfile.Visitor {
 			if e.revision.Main <= h.indexed {
 				latest[r.key] = len(records)
 			}
-			if e.revision.Main != h.compacted || !e.revision.Tombstone {
-				r.add(e.key)
-				r.add(e.value)
-				if e.large != nil {
-					if _, err := io.Copy(&r.sum, io.NewSectionReader(e.large, 0, e.large.Size())); err != nil {
-						return err
-					}
+			r.add(e.key)
+			r.add(e.value)
+			if e.large != nil {
+				if _, err := io.Copy(&r.sum, io.NewSectionReader(e.large, 0, e.large.Size())); err != nil {
+					return err
 				}
 			}
 			records = append(records, r)
