@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -68,12 +69,7 @@ func TestInfoEqualsTheCluster(t *testing.T) {
 	members, err := cli.MemberList(ctx)
 	require.NoError(t, err)
 	require.Len(t, info.Members, 2)
-	slices.SortFunc(members.Members, func(a, b *pb.Member) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(members.Members, func(a, b *pb.Member) int { return cmp.Compare(a.ID, b.ID) })
 	for i, m := range members.Members {
 		require.Equal(t, query.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner}, info.Members[i])
 	}
@@ -82,7 +78,7 @@ func TestInfoEqualsTheCluster(t *testing.T) {
 	leases, err := cli.Leases(ctx)
 	require.NoError(t, err)
 	require.Len(t, leases.Leases, 3)
-	slices.SortFunc(leases.Leases, func(a, b clientv3.LeaseStatus) int { return int(a.ID>>1) - int(b.ID>>1) })
+	slices.SortFunc(leases.Leases, func(a, b clientv3.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
 	for i, l := range leases.Leases {
 		ttl, err := cli.TimeToLive(ctx, l.ID, clientv3.WithAttachedKeys())
 		require.NoError(t, err)

@@ -35,11 +35,13 @@ func (g *generator) key() string {
 func (g *generator) revision() int64 {
 	switch g.IntN(10) {
 	case 0:
-		return g.Int64N(g.latest+20) - 3
+		return g.Int64N(g.latest + 20)
 	case 1:
 		return g.compacted + g.Int64N(3) - 1
 	case 2:
 		return g.latest + g.Int64N(3) - 1
+	case 3:
+		return -g.Int64N(4)
 	}
 	return g.compacted + g.Int64N(g.latest-g.compacted+1)
 }
