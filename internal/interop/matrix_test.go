@@ -33,6 +33,7 @@ func TestMatrix(t *testing.T) {
 			test func(*testing.T, *etcd.Release, *origin)
 		}{
 			{"judged", testJudged},
+			{"hashed", testHashed},
 			{"alone", testAlone},
 			{"three", testThree},
 			{"bumped", testBumped},
@@ -69,6 +70,31 @@ func testJudged(t *testing.T, r *etcd.Release, o *origin) {
 		version = "not in the file"
 	}
 	results.note(r, factStorage, version)
+}
+
+// testHashed compares HashKV of the snapshot with what the server that it was taken of
+// answers, at revisions that both still have.
+func testHashed(t *testing.T, _ *etcd.Release, o *origin) {
+	reader, err := lib.Open(soon(t), o.plain)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reader.Close()) }()
+	got, err := reader.HashKV(soon(t), 0, 0)
+	require.NoError(t, err)
+	require.Equal(t, snapshot.HashKV{
+		Hash: o.contents.HashKV, Revision: o.contents.Revision, CompactRevision: o.contents.CompactRevision,
+	}, got)
+
+	cli := dial(t, o.member)
+	compared := 0
+	for rev := got.CompactRevision + 1; rev <= got.Revision; rev += 5 {
+		want, err := cli.HashKV(soon(t), cli.Endpoints()[0], rev)
+		require.NoError(t, err)
+		got, err := reader.HashKV(soon(t), rev, want.CompactRevision)
+		require.NoError(t, err)
+		require.Equal(t, want.Hash, got.Hash, "revision %d, compacted at %d", rev, want.CompactRevision)
+		compared++
+	}
+	require.Greater(t, compared, 10)
 }
 
 func testAlone(t *testing.T, r *etcd.Release, o *origin) {
