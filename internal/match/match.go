@@ -49,11 +49,16 @@ func Members(ctx context.Context, db *query.Database, endpoints []string, ask As
 }
 
 func member(ctx context.Context, db *query.Database, endpoint string, ask Ask) error {
+	var lagged error // at the question before
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		lag, err := compare(ctx, db, endpoint, ask)
-		if lag == nil {
+		switch {
+		case lag == nil && lagged != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			return fmt.Errorf("%w: %w", lagged, err)
+		case lag == nil:
 			return err
 		}
+		lagged = lag
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

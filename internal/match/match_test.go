@@ -85,3 +85,33 @@ func TestMembers(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 	}
 }
+
+// Why a member could not be compared yet is not lost when ctx ends during a question.
+func TestMembersLagUntilTheEnd(t *testing.T) {
+	db := open(t, snaptest.History(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	err := match.Members(ctx, db, []string{"lags"}, func(ctx context.Context, _ string, _ int64) (match.Answer, error) {
+		if asked++; asked == 1 {
+			return match.Answer{}, fault.ErrFuture
+		}
+		cancel()
+		return match.Answer{}, ctx.Err()
+	})
+	require.Equal(t, 2, asked)
+	require.ErrorIs(t, err, fault.ErrFuture)
+	require.ErrorIs(t, err, context.Canceled)
+
+	// The end of ctx does not excuse another error.
+	asked = 0
+	ctx, cancel = context.WithCancel(t.Context())
+	err = match.Members(ctx, db, []string{"differs"}, func(context.Context, string, int64) (match.Answer, error) {
+		if asked++; asked == 1 {
+			return match.Answer{}, fault.ErrFuture
+		}
+		cancel()
+		return match.Answer{}, fault.ErrStalled
+	})
+	require.ErrorIs(t, err, fault.ErrStalled)
+	require.NotErrorIs(t, err, fault.ErrFuture)
+}
