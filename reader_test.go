@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -226,4 +227,38 @@ func TestInfo(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, db.Close())
+}
+
+// What a server of the newest version records only now and then.
+func TestInfoOfRareRecords(t *testing.T) {
+	history := func() *snaptest.DB { return snaptest.NewDB().Put("a", "1").Put("a", "2").Put("a", "3") }
+	info := func(db *snaptest.DB) snapshot.Info {
+		return openReader(t, db.Write(t, filepath.Join(t.TempDir(), "db"), true)).Info()
+	}
+	for _, version := range []string{"", "3.6.0", "3.7.0"} { // none before 3.6
+		require.Equal(t, version, info(history().StorageVersion(version)).Version)
+	}
+	require.Equal(t, []snapshot.Lease{
+		{ID: 7, TTL: 600, RemainingTTL: 42, Keys: 1},
+		{ID: 8, TTL: 60},
+	}, info(history().LeaseCheckpoint(7, 600, 42).PutLease("b", "1", 7).Lease(8, 60)).Leases)
+
+	for name, tt := range map[string]struct {
+		db                   *snaptest.DB
+		compacted, scheduled int64
+	}{
+		"never":    {history(), 0, 0},
+		"finished": {history().Compact(3), 3, 0},
+		"begun":    {history().CompactPartially(3, 0), 3, 3},
+		"half way": {history().Compact(2).CompactPartially(4, 1), 4, 4},
+	} {
+		got := info(tt.db)
+		require.Equal(t, tt.compacted, got.CompactRevision, name)
+		require.Equal(t, tt.scheduled, got.ScheduledCompaction, name)
+	}
+	for _, alarm := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
+		require.Equal(t, []snapshot.Alarm{{MemberID: 9, Type: alarm.String()}}, info(history().Alarm(9, alarm)).Alarms)
+	}
+	auth := history().AuthUser("root", "root").AuthRole("root", "", "").AuthEnable(3)
+	require.True(t, info(auth).AuthEnabled)
 }

@@ -107,7 +107,13 @@ func (db *DB) RemovedMember(id uint64) *DB {
 
 // Lease sets a lease with a time to live in seconds.
 func (db *DB) Lease(id, ttl int64) *DB {
-	return db.Raw("lease", be64(uint64(id)), mustProto(&leasepb.Lease{ID: id, TTL: ttl}))
+	return db.LeaseCheckpoint(id, ttl, 0)
+}
+
+// LeaseCheckpoint sets a lease of which the leader has recorded the remaining time, in
+// seconds.
+func (db *DB) LeaseCheckpoint(id, ttl, remaining int64) *DB {
+	return db.Raw("lease", be64(uint64(id)), mustProto(&leasepb.Lease{ID: id, TTL: ttl, RemainingTTL: remaining}))
 }
 
 // Alarm raises an alarm.
