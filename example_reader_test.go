@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"path/filepath"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -202,7 +203,61 @@ func ExampleReader_KV() {
 	// Output: deleted at revision 6, it was 10.0.0.9
 }
 
+// Match backups against all members. A backup of another cluster does not match, nor
+// does one that holds what a member lost.
+func ExampleV3Manager_Match() {
+	ctx, dir, cluster := context.Background(), tempDir(), startCluster() // of three members
+	defer removeAll(dir)
+	defer snaptest.StopAll(cluster)
+
+	m := snapshot.New()
+	own := filepath.Join(dir, "backup.db")
+	if err := m.Save(ctx, clientv3.Config{Endpoints: []string{cluster[0].Endpoint()}}, own); err != nil {
+		log.Fatal(err)
+	}
+	// The members go on meanwhile.
+	if _, err := cluster[0].Client().Put(ctx, "banana", "peeled"); err != nil {
+		log.Fatal(err)
+	}
+
+	var all clientv3.Config
+	for _, member := range cluster {
+		all.Endpoints = append(all.Endpoints, member.Endpoint())
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // for members that lag behind
+	defer cancel()
+	for _, path := range []string{own, snapshotOfServices(dir)} {
+		err := m.Match(ctx, all, path)
+		says := "equals what all members hold"
+		switch {
+		case err == nil:
+		case errors.Is(err, snapshot.ErrMismatch): // the error names the members
+			says = "differs"
+		case errors.Is(err, snapshot.ErrCompacted):
+			says = "too old to compare"
+		default:
+			says = "cannot say: " + err.Error()
+		}
+		fmt.Printf("%s: %s\n", filepath.Base(path), says)
+	}
+	// Output:
+	// backup.db: equals what all members hold
+	// services.db: differs
+}
+
 // What the examples stand on.
+
+// startCluster starts three members with three keys, each of one revision.
+func startCluster() []*snaptest.Etcd {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cluster, err := snaptest.RunCluster(ctx, []snaptest.Member{{Name: "m1"}, {Name: "m2"}, {Name: "m3"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	putFruit(ctx, cluster[0])
+	return cluster
+}
 
 // snapshotOfServices writes a snapshot with two keys of one lease, and two without.
 func snapshotOfServices(dir string) string {

@@ -278,12 +278,16 @@ func startEtcd() *snaptest.Etcd {
 	if err != nil {
 		log.Fatal(err)
 	}
+	putFruit(ctx, etcd)
+	return etcd
+}
+
+func putFruit(ctx context.Context, etcd *snaptest.Etcd) {
 	for _, key := range []string{"apple", "banana", "cherry"} {
 		if _, err := etcd.Client().Put(ctx, key, "fruit"); err != nil {
 			log.Fatal(err)
 		}
 	}
-	return etcd
 }
 
 // snapshotIn writes a snapshot of 5,000 keys, some 4 MB.

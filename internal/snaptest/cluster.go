@@ -8,12 +8,13 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 )
 
-// Member is one member of [StartCluster]: the Config fields of the same names.
+// Member is one member of [RunCluster]: the Config fields of the same names.
 type Member struct {
 	Name    string
 	DataDir string // restored; empty starts a new member
@@ -21,17 +22,44 @@ type Member struct {
 	PeerURL string
 }
 
-// StartCluster boots all members at once and waits until they have a leader and
-// each serves a linearizable read. It stops them when the test ends.
+// StartCluster is [RunCluster] for a test: it stops the members when the test ends.
 func StartCluster(tb testing.TB, members []Member, opts ...Option) []*Etcd {
 	tb.Helper()
-	initial := make([]string, len(members))
-	for i, m := range members {
-		initial[i] = m.Name + "=" + m.PeerURL
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
+	members = slices.Clone(members)
+	for i := range members {
+		if members[i].DataDir == "" {
+			members[i].DataDir = filepath.Join(tb.TempDir(), "etcd")
+		}
+	}
+	cluster, err := RunCluster(ctx, members, opts...)
+	if err != nil {
+		tb.Fatalf("start cluster: %v", err)
+	}
+	tb.Cleanup(func() { StopAll(cluster) })
+	return cluster
+}
 
+// RunCluster boots all members at once and waits until they have a leader and each
+// serves a linearizable read. The caller stops them with [StopAll]. On error nothing
+// runs.
+func RunCluster(ctx context.Context, members []Member, opts ...Option) ([]*Etcd, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	members = slices.Clone(members)
+	initial := make([]string, len(members))
+	for i := range members {
+		m := &members[i]
+		if m.PeerURL == "" {
+			u, err := freeURL()
+			if err != nil {
+				return nil, err
+			}
+			m.PeerURL = u.String()
+		}
+		initial[i] = m.Name + "=" + m.PeerURL
+	}
 	cluster := make([]*Etcd, len(members))
 	errs := make([]error, len(members))
 	var wg sync.WaitGroup
@@ -39,9 +67,6 @@ func StartCluster(tb testing.TB, members []Member, opts ...Option) []*Etcd {
 		cfg := Config{
 			Name: m.Name, DataDir: m.DataDir, WALDir: m.WALDir, PeerURL: m.PeerURL,
 			InitialCluster: strings.Join(initial, ","),
-		}
-		if cfg.DataDir == "" {
-			cfg.DataDir = filepath.Join(tb.TempDir(), "etcd")
 		}
 		for _, opt := range opts {
 			opt(&cfg)
@@ -56,11 +81,11 @@ func StartCluster(tb testing.TB, members []Member, opts ...Option) []*Etcd {
 		})
 	}
 	wg.Wait()
-	tb.Cleanup(func() { StopAll(cluster) })
 	if err := errors.Join(errs...); err != nil {
-		tb.Fatalf("start cluster: %v", err)
+		StopAll(cluster)
+		return nil, err
 	}
-	return cluster
+	return cluster, nil
 }
 
 // StopAll stops the followers at the same time and then the leader, which would

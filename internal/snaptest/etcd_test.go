@@ -2,6 +2,7 @@ package snaptest_test
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -138,4 +139,15 @@ func TestStartCluster(t *testing.T) {
 	for _, m := range members.Members {
 		require.Equal(t, m.Name == "l1", m.IsLearner, m.Name)
 	}
+}
+
+func TestRunClusterFails(t *testing.T) {
+	snaptest.NoLeaks(t)
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	cluster, err := snaptest.RunCluster(t.Context(), []snaptest.Member{
+		{Name: "sound"}, {Name: "broken", DataDir: filepath.Join(file, "etcd")},
+	})
+	require.ErrorContains(t, err, "member broken: ")
+	require.Nil(t, cluster)
 }
