@@ -72,31 +72,6 @@ func testJudged(t *testing.T, r *etcd.Release, o *origin) {
 	results.note(r, factStorage, version)
 }
 
-// testHashed compares HashKV of the snapshot with what the server that it was taken of
-// answers, at revisions that both still have.
-func testHashed(t *testing.T, _ *etcd.Release, o *origin) {
-	reader, err := lib.Open(soon(t), o.plain)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reader.Close()) }()
-	got, err := reader.HashKV(soon(t), 0, 0)
-	require.NoError(t, err)
-	require.Equal(t, snapshot.HashKV{
-		Hash: o.contents.HashKV, Revision: o.contents.Revision, CompactRevision: o.contents.CompactRevision,
-	}, got)
-
-	cli := dial(t, o.member)
-	compared := 0
-	for rev := got.CompactRevision + 1; rev <= got.Revision; rev += 5 {
-		want, err := cli.HashKV(soon(t), cli.Endpoints()[0], rev)
-		require.NoError(t, err)
-		got, err := reader.HashKV(soon(t), rev, want.CompactRevision)
-		require.NoError(t, err)
-		require.Equal(t, want.Hash, got.Hash, "revision %d, compacted at %d", rev, want.CompactRevision)
-		compared++
-	}
-	require.Greater(t, compared, 10)
-}
-
 func testAlone(t *testing.T, r *etcd.Release, o *origin) {
 	m := asRoot.boot(t, r, o.plain, 1)[0]
 	cli := dial(t, m)
@@ -148,6 +123,7 @@ func testThree(t *testing.T, r *etcd.Release, o *origin) {
 		same(t, o, m, 0)
 	}
 	results.note(r, factThree, "yes")
+	matchNow(t, r, o, members)
 
 	goesOn(t, dial(t, members[0]), o.contents.Revision)
 	fourth := join(t, dial(t, members[0]), members)
@@ -161,8 +137,9 @@ func testThree(t *testing.T, r *etcd.Release, o *origin) {
 		caughtUp(t, m, rev)
 		same(t, o, m, o.contents.Revision)
 	}
-	saveAgain(t, members[1])
+	again := saveAgain(t, members[1])
 	results.note(r, factFourth, "yes")
+	matchLater(t, r, o, members, again)
 }
 
 func testBumped(t *testing.T, r *etcd.Release, o *origin) {
@@ -386,10 +363,11 @@ func caughtUp(t *testing.T, m *etcd.Member, rev int64) {
 
 // saveAgain saves from a restored member: the snapshot of the running restored
 // cluster must pass too.
-func saveAgain(t *testing.T, m *etcd.Member) {
+func saveAgain(t *testing.T, m *etcd.Member) (path string) {
 	t.Helper()
-	path := m.DataDir + ".again"
+	path = m.DataDir + ".again"
 	require.NoError(t, lib.Save(soon(t), m.ClientConfig(), path))
 	_, err := lib.Verify(soon(t), path)
 	require.NoError(t, err)
+	return path
 }

@@ -20,6 +20,10 @@ const (
 	factBumped   = "With `RevisionBump` and `MarkCompacted`"
 	factTLS      = "Client and peer certificates, peers given by host name"
 	factCopied   = "A `db` file copied from the directory of a killed server, with `SkipHashCheck`"
+	factHashKV   = "`Reader.HashKV` equals what the members answer, at each revision and after each compaction"
+	factMatch    = "`Match` of the snapshot with each of three members"
+	factAt       = "`Match` once they have compacted at the snapshot's revision"
+	factPast     = "`Match` once they have compacted past it"
 	factStill    = "Alarm `NOSPACE` dropped, quota unchanged"
 	factCluster  = "Cluster version"
 	factStorage  = "Storage version in the file"
@@ -36,6 +40,7 @@ const (
 var (
 	works = []string{
 		factAlone, factThree, factGoesOn, factJoins, factFourth, factAgain, factBumped, factTLS, factCopied,
+		factHashKV, factMatch, factAt, factPast,
 	}
 	survives = []string{
 		factRevision, factIdentity, factAuth, factLeases,
