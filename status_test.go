@@ -329,11 +329,13 @@ func TestMatch(t *testing.T) {
 	}
 	write("a", "b", "a", "c")
 	m, path := snapshot.New(), filepath.Join(t.TempDir(), "db")
+	_, err := cluster[1].Client().Get(t.Context(), "a") // waits until the member has caught up
+	require.NoError(t, err)
 	require.NoError(t, m.Save(t.Context(), cluster[1].ClientConfig(), path))
 	require.NoError(t, m.Match(t.Context(), cfg, path))
 	write("d", "a")
 	require.NoError(t, m.Match(t.Context(), cfg, path))
-	_, err := cli.Compact(t.Context(), 3, clientv3.WithCompactPhysical())
+	_, err = cli.Compact(t.Context(), 3, clientv3.WithCompactPhysical())
 	require.NoError(t, err)
 	require.NoError(t, m.Match(t.Context(), cfg, path), "compacted below the snapshot's revision")
 
