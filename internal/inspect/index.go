@@ -32,6 +32,7 @@ type Piece struct {
 	Size        int64  // bytes of the entries
 	Found       bool   // it has records
 	First, Last keyspace.Revision
+	Leased      bool // at least one record belongs to a lease
 }
 
 // Open walks the database in the first size bytes of r, checks its structure, and
@@ -57,7 +58,7 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, scan boltfile.Options)
 			bucket.Entries += v.entries
 			bucket.Bytes += v.size
 			if b.Name == schema.BucketKey {
-				x.Pieces = append(x.Pieces, Piece{v.sum, v.size, v.found, v.first, v.last})
+				x.Pieces = append(x.Pieces, Piece{v.sum, v.size, v.found, v.first, v.last, v.leased})
 			}
 		}
 		x.Buckets = append(x.Buckets, bucket)

@@ -26,6 +26,7 @@ type pieceVisitor struct {
 	feed        *keyspace.Feed
 	found       bool // at least one record
 	first, last keyspace.Revision
+	leased      bool // at least one record belongs to a lease
 }
 
 func (v *pieceVisitor) add(p []byte) {
@@ -133,6 +134,7 @@ func (v *keyVisitor) record(key, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("revision %v: %w", revision, err)
 	}
+	v.leased = v.leased || rec.Lease != 0
 	v.feed.Add(v.walk.counter.Fingerprint(rec.Key), revision.Tombstone)
 	return v.agree(revision, rec.ModRevision, len(value) == 0)
 }
@@ -155,6 +157,7 @@ func (v *keyVisitor) Large(_ boltfile.Pgid, key []byte, value *io.SectionReader)
 	if err != nil {
 		return fmt.Errorf("revision %v: %w", revision, err)
 	}
+	v.leased = v.leased || rec.Lease != 0
 	v.feed.Add(hash.Fingerprint(), revision.Tombstone)
 	return v.agree(revision, rec.ModRevision, value.Size() == 0)
 }

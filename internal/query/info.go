@@ -183,7 +183,8 @@ func (i *Info) addName(to *[]string) func(key, _ []byte) error {
 	}
 }
 
-// countLeases counts the live keys of each lease, in one pass.
+// countLeases counts the live keys of each lease, in one pass over the pieces that
+// have records of leases.
 func (db *Database) countLeases(ctx context.Context, leases []Lease) error {
 	if len(leases) == 0 || db.records == nil {
 		return nil
@@ -218,5 +219,11 @@ func (db *Database) countLeases(ctx context.Context, leases []Lease) error {
 			},
 		}
 	}}
-	return db.records.Visit(ctx, db.upTo(db.Current), pass)
+	var leased []int
+	for i, p := range db.Pieces {
+		if p.Leased {
+			leased = append(leased, i)
+		}
+	}
+	return db.records.Visit(ctx, leased, pass)
 }

@@ -203,6 +203,13 @@ func TestLeasesOverManyPieces(t *testing.T) {
 	}
 }
 
+// A record that is too large to be held in memory has a lease too.
+func TestLeaseOfALargeValue(t *testing.T) {
+	db := snaptest.NewDB().Lease(1, 60).PutLease("large", strings.Repeat("v", 5<<20), 1)
+	x := openDB(t, db.Write(t, filepath.Join(t.TempDir(), "db"), true))
+	require.Equal(t, []query.Lease{{ID: 1, TTL: 60, Keys: 1}}, x.Info.Leases)
+}
+
 // The compact revision counts before and after the compaction has ended.
 func TestCompactRevisions(t *testing.T) {
 	for name, tt := range map[string]struct {
