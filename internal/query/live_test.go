@@ -28,11 +28,11 @@ type live struct {
 	kv clientv3.KV // of db
 }
 
-func openDB(t *testing.T, path string) *query.Database {
-	t.Helper()
-	db, err := query.Open(t.Context(), path, nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+func openDB(tb testing.TB, path string) *query.Database {
+	tb.Helper()
+	db, err := query.Open(tb.Context(), path, nil)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, db.Close()) })
 	return db
 }
 
