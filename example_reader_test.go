@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"path/filepath"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -86,6 +87,7 @@ func ExampleReader_Range_restorePrefix() {
 		if err != nil {
 			log.Fatal(err)
 		}
+		slices.SortFunc(l.Keys, bytes.Compare)
 		fmt.Printf("%d s: %s\n", l.GrantedTTL, l.Keys)
 	}
 	resp, err := cli.Get(ctx, "/", clientv3.WithPrefix(), clientv3.WithCountOnly())
