@@ -42,6 +42,7 @@ func TestReadingReadOnlyMount(t *testing.T) {
 
 // What Open and the queries map, they unmap.
 func TestReaderUnmaps(t *testing.T) {
+	skipUnderRace(t)
 	sound := snaptest.NewDB().Large(50, 100).Write(t, filepath.Join(t.TempDir(), "db"), true)
 	refused := snaptest.NewDB().Large(50, 100).Raw("lease", "short", "").Write(t, filepath.Join(t.TempDir(), "db"), true)
 	// Go's heap may take a new piece meanwhile, but not each time.
