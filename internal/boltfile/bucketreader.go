@@ -174,7 +174,7 @@ func (r *BucketReader) worker(ctx context.Context) *worker {
 	s := r.scan(ctx, Options{})
 	w, ok := r.workers.Get().(*worker)
 	if !ok {
-		return s.callersWorker()
+		return s.newWorker(func(int64) {}) // not callersWorker: it would keep this call's context
 	}
 	w.scan = s
 	w.window.data = w.window.data[:0] // the file may have changed

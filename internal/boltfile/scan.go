@@ -116,7 +116,8 @@ func newScan(ctx context.Context, db *DB, usage *Usage, opts Options) *scan {
 	return s
 }
 
-// callersWorker is the worker of the goroutine that reports what all have read.
+// callersWorker is the worker of the calling goroutine, which reports what all have
+// read.
 func (s *scan) callersWorker() *worker {
 	return s.newWorker(func(n int64) { s.read(n + s.others.Swap(0)) })
 }
