@@ -67,7 +67,7 @@ func RequireDatabase(r io.ReaderAt, size int64) error {
 }
 
 // CheckDigest returns an error if the digest of a stream does not match its trailer.
-// The error says what r, the beginning of the database, shows of the cause.
+// r is the beginning of the database. If it shows the cause, the error names it.
 func CheckDigest(digest trailer.Digest, r io.ReaderAt) error {
 	if !digest.Present {
 		return noTrailer("stream", r, digest.Size)

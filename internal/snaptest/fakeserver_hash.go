@@ -6,7 +6,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// AnswerHashKV sets what answers HashKV calls. Without it they are not implemented.
+// AnswerHashKV sets the function that answers HashKV calls. Without it they are not implemented.
 func (s *FakeServer) AnswerHashKV(answer func(context.Context, *pb.HashKVRequest) (*pb.HashKVResponse, error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
